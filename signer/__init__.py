@@ -1,0 +1,5 @@
+"""Signs settlement transactions with keys that never leave an HSM."""
+
+from importlib.metadata import version
+
+__version__ = version("signer")

@@ -1,0 +1,227 @@
+"""The one error tree: a stable code, whether another try may help, and a message fit for a stranger.
+
+A message never contains input, a PIN, a payload or key material: it ends up in HTTP answers, quarantine entries,
+logs and audit records. Edges translate `code` and `retryable` into their own terms (HTTP status, SQS decision).
+"""
+
+from typing import ClassVar
+
+
+class SignerError(Exception):
+    """Base of every error this service raises on purpose; anything else is a defect and treated as unknown."""
+
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+# --- what came in -----------------------------------------------------------------------------------------------
+
+
+class InvalidInputError(SignerError):
+    """The request or batch can never be signed as it is: a member is absent, unknown or malformed."""
+
+    code = "invalid_input"
+
+
+class InvalidJsonError(InvalidInputError):
+    """Not UTF-8, not JSON, nested too deeply, NaN, a lone surrogate, or an integer beyond 2^53-1 (RFC 7493)."""
+
+    code = "invalid_json"
+
+
+class DuplicateMemberError(InvalidInputError):
+    """A JSON object names one member twice: two readers could see two different transactions."""
+
+    code = "duplicate_member"
+
+
+class UnknownSchemaError(InvalidInputError):
+    """`schema` is absent or not one this version reads."""
+
+    code = "unknown_schema"
+
+
+class EmptyBatchError(InvalidInputError):
+    """A settlement batch without transactions."""
+
+    code = "empty_batch"
+
+
+class TooManyTransactionsError(InvalidInputError):
+    """A settlement batch beyond the configured number of transactions."""
+
+    code = "too_many_transactions"
+
+
+class DuplicateTransactionError(InvalidInputError):
+    """One `transaction_id` stands twice in one batch."""
+
+    code = "duplicate_transaction_id"
+
+
+class InvalidTransactionError(InvalidInputError):
+    """A transaction carries no content to sign, two contents, or one of the wrong type or size."""
+
+    code = "invalid_transaction"
+
+
+class InvalidBase64Error(InvalidInputError):
+    """Not standard base64 with padding (RFC 4648 section 4)."""
+
+    code = "invalid_base64"
+
+
+class UnknownAlgorithmError(InvalidInputError):
+    """Not an algorithm of `signatures.ALGORITHMS`; there is no default for an unknown name."""
+
+    code = "unknown_algorithm"
+
+
+class UnknownKeyError(InvalidInputError):
+    """No key with this alias is configured."""
+
+    code = "unknown_key"
+
+
+class BodyTooLargeError(InvalidInputError):
+    """A request body beyond the configured limit."""
+
+    code = "body_too_large"
+
+
+class BatchTooLargeError(InvalidInputError):
+    """The signed batch would not fit into the outbound queue's largest message."""
+
+    code = "batch_too_large"
+
+
+# --- who may, and what was signed before --------------------------------------------------------------------------
+
+
+class NotAuthorisedError(SignerError):
+    """The policy does not let this caller use this key (default deny)."""
+
+    code = "not_authorised"
+
+
+class ConflictError(SignerError):
+    """This `(key alias, transaction_id)` is bound to another digest or algorithm: sign-once refuses the second."""
+
+    code = "transaction_conflict"
+
+
+class ClaimInProgressError(SignerError):
+    """Another request is signing this very transaction at this moment."""
+
+    code = "transaction_in_progress"
+    retryable = True
+
+
+class ClaimLostError(SignerError):
+    """Another owner took the claim over while this one was signing; this one's signature is not released."""
+
+    code = "claim_lost"
+    retryable = True
+
+
+class BatchAbandonedError(SignerError):
+    """A sibling in an all-or-nothing batch was refused, so this transaction was not signed either."""
+
+    code = "batch_abandoned"
+    retryable = True
+
+
+# --- what the service stands on -----------------------------------------------------------------------------------
+
+
+class UnavailableError(SignerError):
+    """Something the service depends on does not answer now."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class OverloadedError(UnavailableError):
+    """Admission is bounded and full."""
+
+    code = "overloaded"
+
+
+class DeadlineExceededError(UnavailableError):
+    """The request's deadline passed before its signature could be made."""
+
+    code = "deadline_exceeded"
+
+
+class HsmUnavailableError(UnavailableError):
+    """The HSM cannot sign now: connection, device, session or login lost."""
+
+    code = "hsm_unavailable"
+
+
+class PoolExhaustedError(HsmUnavailableError):
+    """No signing session came free before the deadline."""
+
+    code = "hsm_busy"
+
+
+class LedgerUnavailableError(UnavailableError):
+    """The sign-once ledger cannot record a claim or a result."""
+
+    code = "ledger_unavailable"
+
+
+class AuditUnavailableError(UnavailableError):
+    """The audit log cannot make a record durable; nothing is released without one."""
+
+    code = "audit_unavailable"
+
+
+class SignatureInvalidError(SignerError):
+    """The HSM returned a signature that does not verify; it was withheld."""
+
+    code = "signature_invalid"
+    retryable = True
+
+
+# --- refusing to start --------------------------------------------------------------------------------------------
+
+
+class ConfigurationError(SignerError):
+    """Settings are absent, malformed or contradict one another."""
+
+    code = "configuration"
+
+
+class HsmConfigurationError(ConfigurationError):
+    """The PKCS#11 module cannot be used at all: absent, cannot lock, or no token with this label."""
+
+    code = "hsm_configuration"
+
+
+class LoginRefusedError(ConfigurationError):
+    """The token refused the PIN or the user. Never tried twice: five wrong PINs lock a CloudHSM user."""
+
+    code = "login_refused"
+
+
+class KeyRefusedError(ConfigurationError):
+    """A configured key is not exactly the key it should be."""
+
+    code = "key_refused"
+
+
+class AlreadyRunningError(ConfigurationError):
+    """Another process holds this ledger or audit log."""
+
+    code = "already_running"
+
+
+class AuditBrokenError(ConfigurationError):
+    """The audit chain on disk contradicts itself; continuing it would hide that."""
+
+    code = "audit_broken"

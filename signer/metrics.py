@@ -1,0 +1,100 @@
+"""Every metric of the service, on an injected registry: seconds, bounded labels, nothing that a caller chooses."""
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from signer import __version__
+
+# 0.1 ms (a replay, a verification) to 10 s (a queue call in trouble); finest where an HSM answers, 1 to 10 ms.
+LATENCY_BUCKETS_S: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.00075),
+    *(0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.0075),
+    *(0.01, 0.015, 0.025, 0.05, 0.075),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+_GROUP_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+
+
+class Metrics:
+    """The metrics, registered once on `registry`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.signatures = Counter(
+            "signer_signatures", "Transactions by outcome.", ["key", "entrance", "outcome"], registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "signer_stage_seconds",
+            "Where the time goes: admission, pool_wait, hsm_sign, verify, ledger, audit, forward, total.",
+            ["entrance", "stage"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self.sessions = Gauge("signer_sessions", "Signing sessions by state: idle, busy.", ["state"], registry=registry)
+        self.sessions_discarded = Counter(
+            "signer_sessions_discarded", "Signing sessions thrown away, by reason.", ["reason"], registry=registry
+        )
+        self.verification_failures = Counter(
+            "signer_verification_failures",
+            "Signatures from the HSM that did not verify and were withheld.",
+            ["key"],
+            registry=registry,
+        )
+        self.batches = Counter(
+            "signer_batches", "Batches: received, forwarded, quarantined, returned, lost_lease.", ["event"],
+            registry=registry,
+        )  # fmt: skip
+        self.http_requests = Counter(
+            "signer_http_requests", "HTTP answers by route and status.", ["route", "status"], registry=registry
+        )
+        self.http_in_flight = Gauge("signer_http_in_flight", "Signing requests admitted now.", registry=registry)
+        self.group_size = Histogram(
+            "signer_commit_group_size",
+            "Entries made durable by one commit, by store: ledger, audit.",
+            ["store"],
+            buckets=_GROUP_BUCKETS,
+            registry=registry,
+        )
+        self.commit_failures = Counter(
+            "signer_commit_failures", "Commits that could not be made durable.", ["store"], registry=registry
+        )
+        self.last_success = Gauge(
+            "signer_last_success_timestamp_seconds", "Unix time of the last release.", ["entrance"], registry=registry
+        )
+        self.ready = Gauge("signer_ready", "1 while every key signs and audit takes records.", registry=registry)
+        build = Gauge("signer_build_info", "Always 1.", ["version", "python"], registry=registry)
+        build.labels(__version__, platform.python_version()).set(1)
+
+
+class Stopwatch:
+    """Times the stages of one request or batch, for the histogram and for its one log line."""
+
+    def __init__(self, metrics: Metrics, entrance: str) -> None:
+        self._metrics = metrics
+        self._entrance = entrance
+        self._started_s = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count `seconds` towards `stage`; one observation in the histogram."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self._metrics.stage_seconds.labels(self._entrance, stage).observe(seconds)
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[None]:
+        """Time a block as `stage`, also when it raises."""
+        started_s = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - started_s)
+
+    def stop(self) -> dict[str, float]:
+        """Record `total` and give the seconds of every stage, rounded to microseconds, ready for a log line."""
+        self.add("total", time.perf_counter() - self._started_s)
+        return {f"{stage}_s": round(seconds, 6) for stage, seconds in self.seconds.items()}

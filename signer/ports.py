@@ -1,0 +1,204 @@
+"""What the core needs from the outside: the values it exchanges with its edges, and the edges' contracts.
+
+The words MUST and MUST NOT are normative (RFC 2119): the core's promises rest on them.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from signer.deadlines import Deadline
+from signer.errors import SignerError
+from signer.signatures import Algorithm
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asked, and in which message: one half of the answer to "what signed this?"."""
+
+    entrance: str
+    """`sqs`, `http` or `service`."""
+    caller: str
+    """The authenticated name the policy decides on, such as `queue:settlement-inbound`."""
+    channel: str
+    """The queue's name, or the client's address."""
+    message_id: str
+    """The SQS message id, or the HTTP request id."""
+    batch_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A key that passed every check: the other half of the answer."""
+
+    alias: str
+    label: str
+    fingerprint: str
+    public_key: RSAPublicKey
+    token_serial: str
+    crypto_user: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignTask:
+    """One digest (32 bytes) to be signed by one key."""
+
+    key: SigningKey
+    algorithm: Algorithm
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RawSignature:
+    """What the HSM answered; nobody has verified it yet."""
+
+    value: bytes
+    key_handle: int
+    session_handle: int
+    pool_wait_s: float
+    hsm_sign_s: float
+    """C_SignInit and C_Sign together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A released signature as it stands in signed batches, in HTTP answers and in the ledger."""
+
+    algorithm: str
+    key_alias: str
+    key_label: str
+    key_fingerprint: str
+    digest: str
+    """Base64 of the SHA-256."""
+    value: str
+    """Base64 of the signature."""
+    signed_at: str
+    """RFC 3339, UTC, microseconds."""
+    audit_id: str
+
+    def to_message(self) -> dict[str, str]:
+        """Give the `signature` member of a transaction."""
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, str]) -> "Signature":
+        """Read back what `to_message` gave."""
+        return cls(**message)
+
+    def value_bytes(self) -> bytes:
+        """Give the signature itself."""
+        return base64.b64decode(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The wish to sign `digest` as `(key_alias, transaction_id)`."""
+
+    key_alias: str
+    transaction_id: str
+    digest: bytes
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim that was granted until its lease runs out; `token` fences off everyone else."""
+
+    claim: Claim
+    token: str
+
+
+class SignOnceLedger(Protocol):
+    """The durable binding `(key alias, transaction_id) -> digest`."""
+
+    def claim(self, claims: Sequence[Claim]) -> list[Claimed | Signature | SignerError]:
+        """Bind every claim in one durable commit, and answer for each, in order.
+
+        `Claimed`: MUST be durable before this returns. `Signature`: the same digest was signed before; this is what
+        was released. `ConflictError`: bound to another digest or algorithm. `ClaimInProgressError`: someone else's
+        lease runs. Two claims MUST NOT both be granted for one transaction at one time. Raises
+        `LedgerUnavailableError`; what it bound then stays bound.
+        """
+        ...
+
+    def complete(self, results: Sequence[tuple[Claimed, Signature]]) -> list[SignerError | None]:
+        """Keep the signatures for replays, in one durable commit; `ClaimLostError` for a token no longer valid.
+
+        A signature that is kept already MUST NOT be overwritten. Raises `LedgerUnavailableError`.
+        """
+        ...
+
+    def release(self, claims: Sequence[Claimed]) -> None:
+        """End leases early so that another try need not wait; the digests stay bound. Raises nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One thing that happened, before the chain gives it its place."""
+
+    time: str
+    """RFC 3339, UTC, microseconds."""
+    operation: str
+    """`sign`, `probe`, `quarantine`, `service.start`, `service.stop`, `audit.repair`."""
+    outcome: str
+    """`signed`, `replayed`, `refused` (never), `failed` (not now), `done`."""
+    error_code: str | None = None
+    entrance: str | None = None
+    caller: str | None = None
+    channel: str | None = None
+    message_id: str | None = None
+    batch_id: str | None = None
+    transaction_id: str | None = None
+    key_alias: str | None = None
+    key_label: str | None = None
+    key_fingerprint: str | None = None
+    key_handle: int | None = None
+    algorithm: str | None = None
+    mechanism: str | None = None
+    token_serial: str | None = None
+    session_handle: int | None = None
+    crypto_user: str | None = None
+    digest: str | None = None
+    """`sha256:<hex>` of the canonical bytes."""
+    signature_sha256: str | None = None
+    """`sha256:<hex>` of the signature."""
+    replay_of: str | None = None
+    """The audit id of the record that first released this signature."""
+    duration_s: float | None = None
+    detail: str | None = None
+    """For people; never input."""
+
+
+class AuditLog(Protocol):
+    """The hash-chained record of everything that was signed or refused."""
+
+    def append(self, entries: Sequence[AuditEntry]) -> list[str]:
+        """Chain the entries and give their audit ids, in order.
+
+        MUST return only when every entry is durable. Raises `AuditUnavailableError`, also when that takes too long;
+        the caller MUST then release nothing.
+        """
+        ...
+
+
+class KeyRing(Protocol):
+    """The checked keys of the HSM, by alias."""
+
+    def aliases(self) -> tuple[str, ...]:
+        """Name every configured key."""
+        ...
+
+    def key(self, alias: str) -> SigningKey:
+        """Give the checked key; raises `UnknownKeyError`."""
+        ...
+
+    def sign(self, tasks: Sequence[SignTask], deadline: Deadline) -> list[RawSignature | SignerError]:
+        """Sign every task, spread over the signing sessions, and answer for each, in order.
+
+        A session that failed MUST NOT be used again.
+        """
+        ...

@@ -1,0 +1,124 @@
+"""Is the service able to sign? Every key proves it with a real signature, at start and ever again."""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from signer.deadlines import Deadline
+from signer.errors import SignatureInvalidError, SignerError
+from signer.logs import Logger
+from signer.metrics import Metrics
+from signer.ports import AuditEntry, AuditLog, KeyRing, RawSignature, SignTask
+from signer.signatures import DEFAULT_ALGORITHM, verifies
+from signer.work import timestamp
+
+_PROBE_DOMAIN = b"signer readiness probe, not a transaction\n"
+
+
+class Readiness:
+    """Probes every key on a timer; a probe is audited like any use of a key, and its signature never leaves.
+
+    Since the audit record is part of the probe, an audit log that cannot write makes the service not ready.
+    """
+
+    def __init__(
+        self,
+        key_ring: KeyRing,
+        audit: AuditLog,
+        metrics: Metrics,
+        logger: Logger,
+        wall_clock: Callable[[], datetime],
+        interval_s: float,
+    ) -> None:
+        self._key_ring = key_ring
+        self._audit = audit
+        self._metrics = metrics
+        self._logger = logger
+        self._wall_clock = wall_clock
+        self._interval_s = interval_s
+        self._problems: tuple[str, ...] = ("no probe has finished yet",)
+        self._checked_at_s = time.monotonic()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="readiness", daemon=True)
+
+    def start(self) -> None:
+        """Probe now, and then every interval on a thread of its own."""
+        self.probe()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop probing; not ready from now on. Safe to call at any time, also twice."""
+        self._stopping.set()
+        self._metrics.ready.set(0)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def drain(self) -> None:
+        """Say not ready, so that no more requests are sent here, while those that came are still answered."""
+        self._stopping.set()
+        self._metrics.ready.set(0)
+
+    def problems(self) -> tuple[str, ...]:
+        """Say why the service is not ready; empty when it is."""
+        if self._stopping.is_set():
+            return ("the service is shutting down",)
+        if time.monotonic() - self._checked_at_s > 3 * self._interval_s:
+            return ("the last probe is too old",)
+        return self._problems
+
+    def probe(self) -> None:
+        """Let every key sign and verify one random digest, and note what went wrong."""
+        problems = tuple(problem for alias in self._key_ring.aliases() for problem in self._problems_of(alias))
+        if problems != self._problems:
+            self._logger.log(30 if problems else 20, "readiness.changed", ready=not problems, problems=list(problems))
+        self._problems = problems
+        self._checked_at_s = time.monotonic()
+        self._metrics.ready.set(0 if problems else 1)
+
+    def _problems_of(self, alias: str) -> list[str]:
+        try:
+            self._prove(alias)
+        except SignerError as error:
+            return [f"key {alias}: {error.code}: {error.message}"]
+        return []
+
+    def _prove(self, alias: str) -> None:
+        key = self._key_ring.key(alias)
+        digest = hashlib.sha256(_PROBE_DOMAIN + secrets.token_bytes(32)).digest()
+        (answer,) = self._key_ring.sign([SignTask(key, DEFAULT_ALGORITHM, digest)], Deadline.after(self._interval_s))
+        sound = isinstance(answer, RawSignature) and verifies(key.public_key, DEFAULT_ALGORITHM, digest, answer.value)
+        error = (
+            None
+            if sound
+            else answer
+            if isinstance(answer, SignerError)
+            else SignatureInvalidError("it does not verify")
+        )
+        self._audit.append(
+            [
+                AuditEntry(
+                    time=timestamp(self._wall_clock()),
+                    operation="probe",
+                    outcome="done" if error is None else "failed",
+                    error_code=error.code if error is not None else None,
+                    entrance="service",
+                    key_alias=key.alias,
+                    key_label=key.label,
+                    key_fingerprint=key.fingerprint,
+                    algorithm=DEFAULT_ALGORITHM.name,
+                    mechanism=DEFAULT_ALGORITHM.mechanism,
+                    token_serial=key.token_serial,
+                    crypto_user=key.crypto_user,
+                    digest="sha256:" + digest.hex(),
+                )
+            ]
+        )
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            self.probe()

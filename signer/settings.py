@@ -1,0 +1,181 @@
+"""Frozen settings: a TOML file, then `SIGNER_*` environment variables, then files that hold secrets."""
+
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from signer.errors import ConfigurationError
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Waiver = Literal["always_sensitive", "never_extractable", "local"]
+_ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class HsmSettings(_Section):
+    """The PKCS#11 module and how to log in."""
+
+    module: Path
+    token: str = Field(min_length=1, max_length=32)
+    pin_file: Path | None = None
+    pin: SecretStr | None = None
+    crypto_user: str | None = None
+    """Name for the audit log where the PIN does not have CloudHSM's `user:password` shape."""
+    sessions: int = Field(default=2, ge=1, le=1024)
+    """Threads that sign at once: the cores for SoftHSM; rate times latency for a network HSM."""
+    warm_up_interval_s: float = Field(default=0.0, ge=0, le=10)
+    """Pause between opening two sessions, so that a fleet that starts does not storm the HSM."""
+
+    @model_validator(mode="after")
+    def _one_pin(self) -> Self:
+        if (self.pin is None) == (self.pin_file is None):
+            msg = "give exactly one of hsm.pin_file and hsm.pin"
+            raise ValueError(msg)
+        return self
+
+
+class KeySettings(_Section):
+    """One key alias."""
+
+    label: str = Field(min_length=1, max_length=128)
+    fingerprint: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
+    callers: frozenset[str] = frozenset()
+    """Who may sign with it: `queue:<queue name>`, `http:loopback`. Empty: nobody."""
+    waive: frozenset[Waiver] = frozenset()
+    """Attributes an imported key cannot have; each waiver is logged loudly at every start."""
+
+
+class SqsSettings(_Section):
+    """The queues. Region and credentials come from the standard `AWS_*` variables."""
+
+    inbound_url: str
+    outbound_url: str
+    quarantine_url: str
+    endpoint_url: str | None = None
+    wait_s: int = Field(default=10, ge=0, le=20)
+    """Long poll. SIGTERM waits for it to end, so it is part of the drain time."""
+    visibility_timeout_s: int = Field(default=60, ge=5, le=43200)
+    max_batches_in_flight: int = Field(default=4, ge=1, le=100)
+    max_transactions: int = Field(default=1000, ge=1, le=10_000)
+    """Beyond this a batch is quarantined."""
+    max_message_bytes: int = Field(default=1_048_576, ge=1024, le=1_048_576)
+    """What the outbound queue takes (its `MaximumMessageSize`), attributes included."""
+    retry_after_s: int = Field(default=5, ge=0, le=900)
+    """How long a batch that could not be signed now stays hidden before it comes again."""
+
+
+class HttpSettings(_Section):
+    """The HTTP entrance."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    max_body_bytes: int = Field(default=262_144, ge=1024, le=16_777_216)
+    max_in_flight: int = Field(default=64, ge=1, le=4096)
+    """Signing requests admitted at once; the next is answered 503."""
+
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, host: str) -> str:
+        # Callers are not authenticated yet: whoever reaches the port may sign.
+        if not ipaddress.ip_address(host).is_loopback:
+            msg = "the HTTP entrance does not authenticate its callers and binds to a loopback address only"
+            raise ValueError(msg)
+        return host
+
+
+class LedgerSettings(_Section):
+    """The sign-once ledger."""
+
+    path: Path
+    lease_s: Seconds = 120
+    """How long a claim that was not completed keeps others away; longer than any signing deadline."""
+    commit_timeout_s: Seconds = 5
+
+
+class AuditSettings(_Section):
+    """The audit log."""
+
+    directory: Path
+    segment_bytes: int = Field(default=67_108_864, ge=4096)
+    commit_timeout_s: Seconds = 5
+
+
+class Settings(BaseSettings):
+    """Everything `signer serve` needs; environment variables override the file (`SIGNER_HSM__TOKEN`, ...)."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="SIGNER_", env_nested_delimiter="__", hide_input_in_errors=True
+    )
+
+    hsm: HsmSettings
+    keys: dict[Annotated[str, Field(pattern=_ALIAS)], KeySettings] = Field(min_length=1)
+    ledger: LedgerSettings
+    audit: AuditSettings
+    sqs: SqsSettings | None = None
+    http: HttpSettings | None = HttpSettings()
+    signing_timeout_s: Seconds = 30
+    """From the moment a request or batch is taken up to its last signature."""
+    readiness_interval_s: Seconds = 15
+    """Every key proves itself this often; readiness is lost after three intervals without."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _lease_outlasts_signing(self) -> Self:
+        if self.ledger.lease_s <= self.signing_timeout_s:
+            msg = "ledger.lease_s must be longer than signing_timeout_s"
+            raise ValueError(msg)
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, whose contents `load` passes as arguments."""
+        return env_settings, init_settings
+
+
+def load(path: Path | None) -> Settings:
+    """Read settings from `path` (or `SIGNER_CONFIG`, or ./signer.toml); raises `ConfigurationError`.
+
+    The error names each wrong setting and what is wrong with it, never its value.
+    """
+    source = path or Path(os.environ.get("SIGNER_CONFIG", "signer.toml"))
+    try:
+        values: dict[str, Any] = tomllib.loads(source.read_text(encoding="utf-8")) if path or source.exists() else {}
+        return Settings(**values)
+    except OSError as error:
+        msg = f"the settings file {source} cannot be read: {error.strerror}"
+        raise ConfigurationError(msg) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        msg = f"the settings file {source} is not TOML"
+        raise ConfigurationError(msg) from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        msg = f"the settings are not valid: {problems}"
+        raise ConfigurationError(msg) from None
+
+
+def read_pin(settings: HsmSettings) -> str:
+    """Give the Crypto User's PIN; raises `ConfigurationError`. The caller keeps it no longer than the login."""
+    if settings.pin is not None:
+        return settings.pin.get_secret_value()
+    if settings.pin_file is None:  # pragma: no cover - the validator excludes it
+        raise AssertionError
+    try:
+        return settings.pin_file.read_text(encoding="utf-8").rstrip("\n")
+    except OSError as error:
+        msg = f"the PIN file {settings.pin_file} cannot be read: {error.strerror}"
+        raise ConfigurationError(msg) from None

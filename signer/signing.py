@@ -1,0 +1,195 @@
+"""The core: authorise, claim, sign, verify, audit, complete; every signature of the service comes from here."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from signer.deadlines import Deadline
+from signer.errors import (
+    BatchAbandonedError,
+    LedgerUnavailableError,
+    SignatureInvalidError,
+    SignerError,
+    UnavailableError,
+)
+from signer.metrics import Metrics, Stopwatch
+from signer.policy import Policy
+from signer.ports import (
+    AuditEntry,
+    AuditLog,
+    Claimed,
+    KeyRing,
+    Origin,
+    Signature,
+    SigningKey,
+    SignOnceLedger,
+    SignTask,
+)
+from signer.transactions import SigningRequest
+from signer.work import Outcome, Work, timestamp
+
+
+class SigningService:
+    """Signs transactions for every entrance, the same way for one as for a batch."""
+
+    def __init__(
+        self,
+        key_ring: KeyRing,
+        ledger: SignOnceLedger,
+        audit: AuditLog,
+        policy: Policy,
+        metrics: Metrics,
+        wall_clock: Callable[[], datetime],
+    ) -> None:
+        self._key_ring = key_ring
+        self._ledger = ledger
+        self._audit = audit
+        self._policy = policy
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+
+    def sign_many(
+        self,
+        requests: Sequence[SigningRequest],
+        origin: Origin,
+        deadline: Deadline,
+        watch: Stopwatch,
+        *,
+        all_or_nothing: bool = False,
+    ) -> list[Outcome]:
+        """Sign `requests` and answer for each, in order.
+
+        Every signature in the answer is verified, audited durably and kept for replays. With `all_or_nothing`,
+        nothing is signed once one request is refused; the caller then releases nothing if one of them failed.
+        Raises nothing of its own: each failure is the outcome of the requests it concerns.
+        """
+        works = [Work(request) for request in requests]
+        try:
+            self._authorise(works, origin)
+            self._abandon_siblings(works, all_or_nothing=all_or_nothing)
+            self._claim(works, watch)
+            self._abandon_siblings(works, all_or_nothing=all_or_nothing)
+            self._sign(works, deadline, watch)
+            self._verify(works, watch)
+            self._append_audit(works, origin, watch)
+            self._complete(works, watch)
+        finally:
+            self._ledger.release([work.claimed for work in works if work.claimed is not None and not work.completed])
+        self._count(works, origin)
+        return [work.outcome() for work in works]
+
+    def record_quarantine(self, origin: Origin, error: SignerError, detail: str) -> None:
+        """Make durable that a batch was refused for good; raises `AuditUnavailableError`."""
+        self._audit.append(
+            [
+                AuditEntry(
+                    time=timestamp(self._wall_clock()),
+                    operation="quarantine",
+                    outcome="refused",
+                    error_code=error.code,
+                    entrance=origin.entrance,
+                    caller=origin.caller,
+                    channel=origin.channel,
+                    message_id=origin.message_id,
+                    batch_id=origin.batch_id,
+                    detail=detail,
+                )
+            ]
+        )
+
+    def keys(self) -> list[SigningKey]:
+        """Give every key this service signs with."""
+        return [self._key_ring.key(alias) for alias in self._key_ring.aliases()]
+
+    def _authorise(self, works: Sequence[Work], origin: Origin) -> None:
+        for work in works:
+            try:
+                work.key = self._key_ring.key(work.request.key_alias)
+                self._policy.authorise(origin.caller, work.request.key_alias)
+            except SignerError as error:
+                work.error = error
+
+    def _abandon_siblings(self, works: Sequence[Work], *, all_or_nothing: bool) -> None:
+        if all_or_nothing and any(work.error is not None for work in works):
+            for work in works:
+                work.error = work.error or BatchAbandonedError("another transaction of the batch was not signed")
+
+    def _claim(self, works: Sequence[Work], watch: Stopwatch) -> None:
+        wanted = [work for work in works if work.unsigned]
+        if not wanted:
+            return
+        with watch.stage("ledger"):
+            try:
+                answers = self._ledger.claim([work.claim() for work in wanted])
+            except LedgerUnavailableError as error:
+                _fail(wanted, error)
+                return
+        for work, answer in zip(wanted, answers, strict=True):
+            match answer:
+                case Claimed():
+                    work.claimed = answer
+                case Signature():
+                    work.signature, work.replayed = answer, True
+                case SignerError():
+                    work.error = answer
+
+    def _sign(self, works: Sequence[Work], deadline: Deadline, watch: Stopwatch) -> None:
+        wanted = [work for work in works if work.unsigned]
+        tasks = [
+            SignTask(work.key, work.request.algorithm, work.request.digest) for work in wanted if work.key is not None
+        ]
+        for work, answer in zip(wanted, self._key_ring.sign(tasks, deadline), strict=True):
+            if isinstance(answer, SignerError):
+                work.error = answer
+                continue
+            work.raw = answer
+            watch.add("pool_wait", answer.pool_wait_s)
+            watch.add("hsm_sign", answer.hsm_sign_s)
+
+    def _verify(self, works: Sequence[Work], watch: Stopwatch) -> None:
+        fresh = [work for work in works if work.raw is not None]
+        if not fresh:
+            return
+        with watch.stage("verify"):
+            for work in fresh:
+                if not work.is_sound():
+                    self._metrics.verification_failures.labels(work.request.key_alias).inc()
+                    work.error = SignatureInvalidError("the HSM returned a signature that does not verify")
+
+    def _append_audit(self, works: Sequence[Work], origin: Origin, watch: Stopwatch) -> None:
+        now = timestamp(self._wall_clock())
+        with watch.stage("audit"):
+            try:
+                audit_ids = self._audit.append([work.audit_entry(origin, now) for work in works])
+            except UnavailableError as error:
+                _fail(works, error)
+                return
+        for work, audit_id in zip(works, audit_ids, strict=True):
+            work.attach_signature(now, audit_id)
+
+    def _complete(self, works: Sequence[Work], watch: Stopwatch) -> None:
+        results = [
+            (work, work.claimed, work.signature)
+            for work in works
+            if work.error is None and work.claimed is not None and work.signature is not None
+        ]
+        if not results:
+            return
+        with watch.stage("ledger"):
+            try:
+                answers = self._ledger.complete([(claimed, signature) for _, claimed, signature in results])
+            except LedgerUnavailableError as error:
+                _fail([work for work, _, _ in results], error)
+                return
+        for (work, _, _), lost in zip(results, answers, strict=True):
+            work.error = lost
+            work.completed = lost is None
+
+    def _count(self, works: Sequence[Work], origin: Origin) -> None:
+        for work in works:
+            alias = work.key.alias if work.key is not None else "unknown"
+            self._metrics.signatures.labels(alias, origin.entrance, work.outcome_name).inc()
+
+
+def _fail(works: Sequence[Work], error: SignerError) -> None:
+    for work in works:
+        work.error = work.error or error

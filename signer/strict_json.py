@@ -1,0 +1,97 @@
+"""JSON read so that everyone reads the same: I-JSON (RFC 7493) in, RFC 8785 canonical bytes out."""
+
+import json
+import math
+from typing import Any, Final, NoReturn
+
+import rfc8785
+
+from signer.errors import DuplicateMemberError, InvalidJsonError
+
+_MAX_SAFE_INTEGER: Final = 2**53 - 1
+_MAX_INTEGER_DIGITS: Final = 17
+_MAX_DEPTH: Final = 100
+
+_TOO_DEEP: Final = f"the document is nested deeper than {_MAX_DEPTH} levels"
+
+
+def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON has no narrower type
+    """Parse UTF-8 JSON; raises `InvalidJsonError` or `DuplicateMemberError`, whose messages never quote the input."""
+    try:
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_unique_members,
+            parse_int=_safe_integer,
+            parse_float=_finite_float,
+            parse_constant=_refuse_constant,
+        )
+    except UnicodeDecodeError:
+        msg = "the body is not UTF-8"
+        raise InvalidJsonError(msg) from None
+    except json.JSONDecodeError as error:
+        msg = f"the body is not JSON (line {error.lineno}, column {error.colno})"
+        raise InvalidJsonError(msg) from None
+    except RecursionError:
+        raise InvalidJsonError(_TOO_DEEP) from None
+    _refuse_depth(value)
+    return value
+
+
+def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON has no narrower type
+    """Give the RFC 8785 (JCS) form of a parsed value; raises `InvalidJsonError` where it has none."""
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError):
+        # What the parser lets through and JCS does not: lone surrogates (RFC 8785, section 3.2.2.2).
+        msg = "the document has no canonical form (RFC 8785): it holds a lone surrogate"
+        raise InvalidJsonError(msg) from None
+
+
+def dumps(value: Any) -> bytes:  # noqa: ANN401 - JSON has no narrower type
+    """Serialise compactly as UTF-8, members in their given order; the same value always gives the same bytes."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        msg = "an object names the same member twice"
+        raise DuplicateMemberError(msg)
+    return members
+
+
+def _safe_integer(text: str) -> int:
+    # The length is checked first: Python's own limit on digits raises a ValueError, and long before it int() is slow.
+    if len(text) <= _MAX_INTEGER_DIGITS:
+        number = int(text)
+        if abs(number) <= _MAX_SAFE_INTEGER:
+            return number
+    msg = "an integer lies beyond 2^53-1; send it as a string"
+    raise InvalidJsonError(msg)
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if math.isfinite(number):
+        return number
+    msg = "a number lies beyond the range of a double"
+    raise InvalidJsonError(msg)
+
+
+def _refuse_constant(_text: str) -> NoReturn:
+    msg = "NaN and Infinity are not JSON"
+    raise InvalidJsonError(msg)
+
+
+def _refuse_depth(value: Any) -> None:  # noqa: ANN401 - JSON has no narrower type
+    level, depth = [value], 0
+    while level := [child for parent in level for child in _children(parent)]:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise InvalidJsonError(_TOO_DEEP)
+
+
+def _children(value: Any) -> Any:  # noqa: ANN401 - JSON has no narrower type
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

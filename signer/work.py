@@ -1,0 +1,148 @@
+"""One transaction on its way through the core: what each stage learns about it, and what it becomes in the end."""
+
+import base64
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from signer.errors import SignerError, UnavailableError
+from signer.ports import AuditEntry, Claim, Claimed, Origin, RawSignature, Signature, SigningKey
+from signer.signatures import verifies
+from signer.transactions import SigningRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signature that may leave the process."""
+
+    signature: Signature
+    replayed: bool
+    """True when it was made for an earlier request and read from the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No signature, and why."""
+
+    error: SignerError
+
+
+Outcome = Signed | Refused
+
+
+@dataclass(slots=True)
+class Work:
+    """One transaction between its request and its outcome; the first error ends it."""
+
+    request: SigningRequest
+    key: SigningKey | None = None
+    claimed: Claimed | None = None
+    raw: RawSignature | None = None
+    signature: Signature | None = None
+    replayed: bool = False
+    completed: bool = False
+    error: SignerError | None = None
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether the HSM has yet to sign it."""
+        return self.error is None and self.signature is None and self.raw is None
+
+    @property
+    def outcome_name(self) -> str:
+        """One of `signed`, `replayed`, `refused` (never) and `failed` (not now)."""
+        if self.error is not None:
+            return "failed" if self.error.retryable else "refused"
+        return "replayed" if self.replayed else "signed"
+
+    def claim(self) -> Claim:
+        """Give the claim that must be durable before the HSM is asked."""
+        request = self.request
+        return Claim(request.key_alias, request.transaction_id, request.digest, request.algorithm.name)
+
+    def is_sound(self) -> bool:
+        """Tell whether the HSM's answer verifies with the key's public half."""
+        return (
+            self.key is not None
+            and self.raw is not None
+            and verifies(self.key.public_key, self.request.algorithm, self.request.digest, self.raw.value)
+        )
+
+    def attach_signature(self, signed_at: str, audit_id: str) -> None:
+        """Make the verified and audited answer of the HSM the signature that is kept and released."""
+        if self.error is not None or self.key is None or self.raw is None:
+            return
+        self.signature = Signature(
+            algorithm=self.request.algorithm.name,
+            key_alias=self.key.alias,
+            key_label=self.key.label,
+            key_fingerprint=self.key.fingerprint,
+            digest=base64.b64encode(self.request.digest).decode("ascii"),
+            value=base64.b64encode(self.raw.value).decode("ascii"),
+            signed_at=signed_at,
+            audit_id=audit_id,
+        )
+
+    def outcome(self) -> Outcome:
+        """Give what the caller learns."""
+        if self.error is None and self.completed_or_replayed and self.signature is not None:
+            return Signed(self.signature, self.replayed)
+        return Refused(self.error or UnavailableError("the transaction was not signed"))
+
+    @property
+    def completed_or_replayed(self) -> bool:
+        """Whether the signature is durably kept: only then may it be released."""
+        return self.completed or self.replayed
+
+    def audit_entry(self, origin: Origin, now: str) -> AuditEntry:
+        """Describe what happened, for the auditor who asks what signed this."""
+        entry = AuditEntry(
+            time=now,
+            operation="sign",
+            outcome=self.outcome_name,
+            error_code=self.error.code if self.error is not None else None,
+            entrance=origin.entrance,
+            caller=origin.caller,
+            channel=origin.channel,
+            message_id=origin.message_id,
+            batch_id=origin.batch_id,
+            transaction_id=self.request.transaction_id,
+            key_alias=self.request.key_alias,
+            algorithm=self.request.algorithm.name,
+            mechanism=self.request.algorithm.mechanism,
+            digest="sha256:" + self.request.digest.hex(),
+        )
+        if self.raw is not None and self.key is not None:
+            return _signed_by(entry, self.key, self.raw)
+        if self.signature is not None:
+            return _replay_of(entry, self.signature)
+        return entry
+
+
+def timestamp(moment: datetime) -> str:
+    """Format a UTC moment as RFC 3339 with microseconds and `Z`."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _signed_by(entry: AuditEntry, key: SigningKey, raw: RawSignature) -> AuditEntry:
+    return replace(
+        entry,
+        key_label=key.label,
+        key_fingerprint=key.fingerprint,
+        key_handle=raw.key_handle,
+        token_serial=key.token_serial,
+        session_handle=raw.session_handle,
+        crypto_user=key.crypto_user,
+        signature_sha256="sha256:" + hashlib.sha256(raw.value).hexdigest(),
+        duration_s=round(raw.hsm_sign_s, 6),
+    )
+
+
+def _replay_of(entry: AuditEntry, signature: Signature) -> AuditEntry:
+    return replace(
+        entry,
+        key_label=signature.key_label,
+        key_fingerprint=signature.key_fingerprint,
+        signature_sha256="sha256:" + hashlib.sha256(signature.value_bytes()).hexdigest(),
+        replay_of=signature.audit_id,
+    )
