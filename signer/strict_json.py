@@ -15,7 +15,7 @@ _MAX_DEPTH: Final = 100
 _TOO_DEEP: Final = f"the document is nested deeper than {_MAX_DEPTH} levels"
 
 
-def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON has no narrower type
+def parse(body: bytes) -> Any:
     """Parse UTF-8 JSON; raises `InvalidJsonError` or `DuplicateMemberError`, whose messages never quote the input."""
     try:
         value = json.loads(
@@ -37,7 +37,7 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - JSON has no narrower type
     return value
 
 
-def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON has no narrower type
+def canonical(value: Any) -> bytes:
     """Give the RFC 8785 (JCS) form of a parsed value; raises `InvalidJsonError` where it has none."""
     try:
         return rfc8785.dumps(value)
@@ -47,7 +47,7 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401 - JSON has no narrower type
         raise InvalidJsonError(msg) from None
 
 
-def dumps(value: Any) -> bytes:  # noqa: ANN401 - JSON has no narrower type
+def dumps(value: Any) -> bytes:
     """Serialise compactly as UTF-8, members in their given order; the same value always gives the same bytes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
 
@@ -83,15 +83,15 @@ def _refuse_constant(_text: str) -> NoReturn:
     raise InvalidJsonError(msg)
 
 
-def _refuse_depth(value: Any) -> None:  # noqa: ANN401 - JSON has no narrower type
-    level, depth = [value], 0
-    while level := [child for parent in level for child in _children(parent)]:
+def _refuse_depth(value: Any) -> None:
+    depth, level = 0, _containers([value])
+    while level:
         depth += 1
         if depth > _MAX_DEPTH:
             raise InvalidJsonError(_TOO_DEEP)
+        level = [inner for outer in level for inner in _containers(outer)]
 
 
-def _children(value: Any) -> Any:  # noqa: ANN401 - JSON has no narrower type
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _containers(values: dict[str, Any] | list[Any]) -> list[dict[str, Any] | list[Any]]:
+    members = values.values() if isinstance(values, dict) else values
+    return [member for member in members if isinstance(member, dict | list)]

@@ -1,0 +1,156 @@
+"""The command line: parse, call, print. Results go to stdout, everything else to stderr."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from signer import __version__, settings
+from signer.errors import ConfigurationError, InvalidInputError, SignerError
+
+# sysexits.h; 1 stays for "it ran, and the answer is no".
+EXIT_NO: Final = 1
+EXIT_BAD_INPUT: Final = 65
+EXIT_UNAVAILABLE: Final = 75
+EXIT_CONFIGURATION: Final = 78
+
+app = typer.Typer(
+    help="Signs settlement transactions with keys that never leave an HSM.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+keys_app = typer.Typer(help="The signing keys.", no_args_is_help=True)
+audit_app = typer.Typer(help="The audit log.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+app.add_typer(audit_app, name="audit")
+
+
+class Output(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings file; else $SIGNER_CONFIG, else ./signer.toml.")
+]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How results are printed.")]
+
+
+@contextmanager
+def _errors_to_exit() -> Iterator[None]:
+    """Tell our errors in one line on stderr, with an exit status that says what kind they are."""
+    try:
+        yield
+    except SignerError as error:
+        Console(stderr=True).print(f"[bold red]{error.code}[/]: {error.message}", highlight=False, soft_wrap=True)
+        if isinstance(error, InvalidInputError):
+            raise typer.Exit(EXIT_BAD_INPUT) from None
+        raise typer.Exit(EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_UNAVAILABLE) from None
+
+
+def _print(rows: Sequence[dict[str, Any]], columns: Sequence[str], output: Output) -> None:
+    if output is Output.JSON:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    Console().print(table)
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:  # noqa: FBT002
+    """Sign settlement transactions with keys that never leave an HSM."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def serve(config: ConfigOption = None) -> None:
+    """Run the service: the queue consumer, the HTTP API, or both, until SIGTERM."""
+    from signer import wiring
+
+    with _errors_to_exit():
+        wiring.serve(settings.load(config))
+
+
+@app.command()
+def check(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """Look at module, token, login, keys, queues and disk; spends one login, signs nothing."""
+    from signer.checks import run_checks
+
+    with _errors_to_exit():
+        results = [
+            {"": "ok" if item.ok else "FAIL", "subject": item.subject, "found": item.found, "fix": item.fix}
+            for item in run_checks(settings.load(config))
+        ]
+    _print(results, ("", "subject", "found", "fix"), output)
+    if any(row[""] != "ok" for row in results):
+        raise typer.Exit(EXIT_NO)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A signed batch, or one transaction out of it.")],
+    public_key: Annotated[list[Path], typer.Option("--public-key", help="PEM file; may be given several times.")],
+    transaction: Annotated[str | None, typer.Option("--transaction", help="Verify only this transaction_id.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Verify a signed batch offline: no HSM, no settings, no network."""
+    from signer.verification import read_public_keys, verify_document
+
+    with _errors_to_exit():
+        keys = read_public_keys([_read(path) for path in public_key])
+        results = verify_document(_read(file), keys, transaction)
+    rows = [{"result": "valid" if item.problem is None else "INVALID", **asdict(item)} for item in results]
+    _print(rows, ("result", "transaction_id", "key_label", "signed_at", "audit_id", "problem"), output)
+    invalid = sum(item.problem is not None for item in results)
+    typer.echo(f"{len(results) - invalid} valid, {invalid} invalid", err=True)
+    if invalid:
+        raise typer.Exit(EXIT_NO)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise InvalidInputError(msg) from None
+
+
+@keys_app.command("list")
+def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """List the configured keys as the HSM holds them; every one has passed its checks."""
+    from signer import wiring
+
+    with _errors_to_exit():
+        rows = [
+            {"alias": key.alias, "label": key.label, "type": f"RSA-{key.public_key.key_size}", "fingerprint": key.fingerprint}
+            for key in wiring.checked_keys(settings.load(config))
+        ]
+    _print(rows, ("alias", "label", "type", "fingerprint"), output)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Where the demo lives; emptied first.")] = Path(".local/demo"),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up until Ctrl-C.")] = False,  # noqa: FBT002
+) -> None:
+    """Show the whole product at work on this machine: emulator, token, service, and proof of what came out."""
+    from signer.demo.story import run_demo
+
+    with _errors_to_exit():
+        held = run_demo(directory, Console(), keep=keep)
+    if not held:
+        raise typer.Exit(EXIT_NO)

@@ -1,0 +1,156 @@
+"""Everything the service needs around it, in one directory: used by the demo, by `make run` and by the tests."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import boto3
+
+from signer.demo.processes import Program, free_port
+from signer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient  # a package of types only, absent at run time
+
+KEY_LABEL: Final = "demo-settlement-key-2028"
+_TOKEN_LABEL: Final = "signer-demo"
+_QUEUES: Final = ("inbound", "outbound", "quarantine")
+_ROOT: Final = Path(__file__).resolve().parents[2]
+# What the emulator wants to see; it checks none of it.
+_AWS: Final = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_REGION": "eu-central-1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A SoftHSM token made by softhsm/provision.py."""
+
+    module: Path
+    conf: Path
+    label: str
+    pin_file: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to find the token."""
+        return {"SOFTHSM2_CONF": str(self.conf)}
+
+
+def provision(home: Path, token: str = _TOKEN_LABEL, keys: tuple[str, ...] = (KEY_LABEL,)) -> Token:
+    """Make the token and its keys, or find them made; raises `ConfigurationError` with what went wrong."""
+    script = _ROOT / "softhsm" / "provision.py"
+    if not script.is_file():
+        msg = "the demo runs from a source checkout: it needs softhsm/provision.py"
+        raise ConfigurationError(msg)
+    command = [sys.executable, str(script), "--home", str(home), "--token", token]
+    command += [argument for label in keys for argument in ("--key", label)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
+    if done.returncode:
+        msg = f"softhsm/provision.py failed: {done.stderr.strip()}"
+        raise ConfigurationError(msg)
+    made = json.loads(done.stdout)
+    return Token(Path(made["module"]), Path(made["conf"]), made["token"], Path(made["pin_file"]))
+
+
+class Emulator:
+    """An AWS endpoint on loopback, with nothing but queues in it."""
+
+    def __init__(self, directory: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        bounds = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "sqs", "IOT_MTLS_ENABLED": "0"}
+        command = [sys.executable, "-m", "ministack"]
+        self._program = Program(command, {**os.environ, **bounds}, directory / "emulator.log")
+        self._program.wait_for(f"{self.url}/_ministack/health")
+        self.sqs: SQSClient = boto3.client(
+            "sqs",
+            endpoint_url=self.url,
+            region_name=_AWS["AWS_REGION"],
+            aws_access_key_id=_AWS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=_AWS["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def create_queues(self, prefix: str) -> dict[str, str]:
+        """Create the three queues and give their URLs by role."""
+        return {role: self.sqs.create_queue(QueueName=f"{prefix}-{role}")["QueueUrl"] for role in _QUEUES}
+
+    def close(self) -> None:
+        """End it; its queues are gone."""
+        self._program.terminate()
+
+
+class Stack:
+    """Token, queues and settings in `directory`, over a running emulator; `start` brings the service up.
+
+    Tests change settings through `environment` (`SIGNER_SQS__WAIT_S`, ...), as operators do.
+    """
+
+    def __init__(self, directory: Path, emulator: Emulator, token: Token) -> None:
+        self.directory = directory
+        self.sqs = emulator.sqs
+        self.queues = emulator.create_queues(f"settlement-{directory.name}")
+        self.http_url = f"http://127.0.0.1:{free_port()}"
+        self.audit_directory = directory / "audit"
+        self.config = directory / "signer.toml"
+        self.environment = {**os.environ, **_AWS, **token.environment}
+        self.config.write_text(self._settings(emulator.url, token), encoding="utf-8")
+
+    def start(self) -> Program:
+        """Start `signer serve` and wait until it is ready to sign."""
+        command = [sys.executable, "-m", "signer", "serve", "--config", str(self.config)]
+        program = Program(command, self.environment, self.directory / "serve.log")
+        try:
+            program.wait_for(f"{self.http_url}/readyz")
+        except BaseException:
+            program.kill()
+            raise
+        return program
+
+    def _settings(self, endpoint_url: str, token: Token) -> str:
+        caller = f"queue:{self.queues['inbound'].rsplit('/', 1)[-1]}"
+        return f"""# Settings of the local stack; every one can be overridden by SIGNER_<SECTION>__<NAME>.
+[hsm]
+module = "{token.module}"
+token = "{token.label}"
+pin_file = "{token.pin_file}"
+sessions = {os.cpu_count() or 2}
+
+[keys.settlement]
+label = "{KEY_LABEL}"
+callers = ["{caller}", "http:loopback"]
+
+[ledger]
+path = "{self.directory}/ledger.sqlite3"
+
+[audit]
+directory = "{self.audit_directory}"
+
+[sqs]
+endpoint_url = "{endpoint_url}"
+inbound_url = "{self.queues["inbound"]}"
+outbound_url = "{self.queues["outbound"]}"
+quarantine_url = "{self.queues["quarantine"]}"
+wait_s = 2
+
+[http]
+port = {self.http_url.rsplit(":", 1)[-1]}
+"""
+
+
+@contextmanager
+def running_stack(directory: Path) -> Iterator[tuple[Stack, Program]]:
+    """Bring everything up in an empty `directory`, and take it down in reverse order."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as closing:
+        token = provision(directory / "token")
+        emulator = Emulator(directory)
+        closing.callback(emulator.close)
+        stack = Stack(directory, emulator, token)
+        service = stack.start()
+        closing.callback(service.terminate)
+        yield stack, service

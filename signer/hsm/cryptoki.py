@@ -1,0 +1,92 @@
+"""C_Initialize with OS locking and C_Finalize, called by ctypes because python-pkcs11 offers neither.
+
+python-pkcs11 calls `C_Initialize(NULL)`, which promises the module that only one thread will ever call it
+(PKCS#11 2.40, section 5.4), and then releases the GIL around every call. Under two threads that is a crash.
+"""
+
+import ctypes
+from pathlib import Path
+from typing import Final
+
+from pkcs11 import _pkcs11
+
+from signer.errors import HsmConfigurationError, HsmUnavailableError
+
+CKR_OK: Final = 0x000
+CKR_CANT_LOCK: Final = 0x00A
+CKR_CRYPTOKI_ALREADY_INITIALIZED: Final = 0x191
+_CKF_OS_LOCKING_OK: Final = 0x2
+
+
+class _InitializeArgs(ctypes.Structure):
+    """CK_C_INITIALIZE_ARGS; on Linux PKCS#11 structures have the platform's natural alignment."""
+
+    _fields_ = (
+        ("create_mutex", ctypes.c_void_p),
+        ("destroy_mutex", ctypes.c_void_p),
+        ("lock_mutex", ctypes.c_void_p),
+        ("unlock_mutex", ctypes.c_void_p),
+        ("flags", ctypes.c_ulong),
+        ("reserved", ctypes.c_void_p),
+    )
+
+
+class _FunctionList(ctypes.Structure):
+    """The head of CK_FUNCTION_LIST; the specification fixes its order."""
+
+    _fields_ = (
+        ("version", ctypes.c_ubyte * 2),
+        ("c_initialize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
+        ("c_finalize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
+    )
+
+
+def _function_list(path: Path) -> _FunctionList:
+    pointer = ctypes.POINTER(_FunctionList)()
+    get_function_list = ctypes.CDLL(str(path)).C_GetFunctionList
+    get_function_list.restype = ctypes.c_ulong
+    if get_function_list(ctypes.byref(pointer)) != CKR_OK:
+        msg = f"the PKCS#11 module {path} gives no function list"
+        raise HsmConfigurationError(msg)
+    return pointer.contents
+
+
+def initialize(path: Path) -> None:
+    """Initialise the module for use by many threads.
+
+    Raises `HsmConfigurationError` if it cannot lock or if someone initialised it before us (with who knows what
+    promise about threads), and `HsmUnavailableError` for anything that another try may cure.
+    """
+    arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
+    code = _function_list(path).c_initialize(ctypes.byref(arguments))
+    if code == CKR_CANT_LOCK:
+        msg = f"the PKCS#11 module {path} cannot be used by several threads (CKR_CANT_LOCK)"
+        raise HsmConfigurationError(msg)
+    if code == CKR_CRYPTOKI_ALREADY_INITIALIZED:
+        msg = f"the PKCS#11 module {path} is initialised already in this process; its locking is unknown"
+        raise HsmConfigurationError(msg)
+    if code != CKR_OK:
+        msg = f"the PKCS#11 module {path} does not initialise (CKR 0x{code:08X})"
+        raise HsmUnavailableError(msg)
+
+
+def finalize(path: Path) -> None:
+    """Give up everything the process holds in the module. Errors are of no use to anyone: it ends here."""
+    _function_list(path).c_finalize(None)
+
+
+class LockingLibrary(_pkcs11.lib):
+    """python-pkcs11's library object over a module that `initialize` prepared; its end is `finalize` above.
+
+    For python-pkcs11 it stays `initialized == False`, so that nothing but us finalises the module.
+    """
+
+    def __init__(self, so: str) -> None:
+        super().__init__(so)
+        # It lives as long as the process: its destructor would unload the module under sessions that still stand,
+        # and fails when the interpreter takes this class down before it.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+
+    def initialize(self) -> None:
+        """Replace the single-threaded C_Initialize that the base class would make."""
+        initialize(Path(self.so))

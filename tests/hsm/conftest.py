@@ -1,0 +1,87 @@
+"""A SoftHSM token with good and bad keys, and the means to open it the way the service does."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from signer import logs
+from signer.demo.stack import Token, provision
+from signer.hsm.compliance import KeySpec
+from signer.hsm.keyring import HsmKeyRing
+from signer.hsm.module import Module
+from signer.metrics import Metrics
+
+GOOD_LABEL = "test-settlement-key"
+SECOND_LABEL = "test-payout-key"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A key ring over the test token, and what it was built from."""
+
+    key_ring: HsmKeyRing
+    metrics: Metrics
+    module: Module
+
+    def discarded(self) -> float:
+        """How many sessions were thrown away so far."""
+        family = next(iter(self.metrics.sessions_discarded.collect()))
+        return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
+
+
+OpenKeyRing = Callable[..., Opened]
+
+
+@pytest.fixture(scope="session")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
+    """One token for the whole run, with keys that are right and keys that are wrong, each in its own way."""
+    made = provision(tmp_path_factory.mktemp("token"), "test-token", (GOOD_LABEL, SECOND_LABEL))
+    script = Path(__file__).with_name("wrong_keys.py")
+    subprocess.run([sys.executable, str(script), str(made.module), made.label, str(made.pin_file)],
+                   env=made.environment, check=True, timeout=60)  # fmt: skip
+    return made
+
+
+@pytest.fixture
+def pin(token: Token) -> str:
+    """The Crypto User's PIN."""
+    return token.pin_file.read_text(encoding="utf-8").strip()
+
+
+@pytest.fixture
+def softhsm(token: Token, monkeypatch: pytest.MonkeyPatch) -> Token:
+    """The token, reachable from this process."""
+    for name, value in token.environment.items():
+        monkeypatch.setenv(name, value)
+    return token
+
+
+@pytest.fixture
+def open_key_ring(softhsm: Token, pin: str) -> Iterator[OpenKeyRing]:
+    """Open a key ring with the given specs; opening the next one closes it, since a process has one module."""
+    with ExitStack() as stack:
+
+        def open_one(*specs: KeySpec, sessions: int = 2, warm: bool = True) -> Opened:
+            stack.close()
+            module = stack.enter_context(closing(Module(softhsm.module, softhsm.label)))
+            module.log_in(pin)
+            metrics = Metrics(CollectorRegistry())
+            wanted = specs or (spec(),)
+            key_ring = HsmKeyRing(module, "signer-dev", wanted, sessions, metrics, logs.get("test"))
+            stack.enter_context(closing(key_ring))
+            if warm:
+                key_ring.warm_up(0)
+            return Opened(key_ring, metrics, module)
+
+        yield open_one
+
+
+def spec(label: str = GOOD_LABEL, fingerprint: str | None = None, *waived: str, alias: str = "settlement") -> KeySpec:
+    """A key as the settings would describe it."""
+    return KeySpec(alias, label, fingerprint, frozenset(waived))

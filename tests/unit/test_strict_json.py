@@ -1,0 +1,102 @@
+"""What is not I-JSON is refused, without a word of it in the refusal."""
+
+import json
+import math
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signer import strict_json
+from signer.errors import DuplicateMemberError, InvalidInputError, InvalidJsonError
+
+SAFE_INTEGERS = st.integers(-(2**53) + 1, 2**53 - 1)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+VALUES = st.recursive(
+    st.none() | st.booleans() | SAFE_INTEGERS | FLOATS | TEXT,
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(TEXT, children, max_size=4),
+    max_leaves=20,
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", InvalidJsonError),
+        (b"{canary", InvalidJsonError),
+        (b'{"a":1}canary', InvalidJsonError),
+        (b'\xef\xbb\xbf{"canary":1}', InvalidJsonError),
+        ('{"canary":1}'.encode("utf-16"), InvalidJsonError),
+        (b'"\xff canary"', InvalidJsonError),
+        (b'{"canary":NaN}', InvalidJsonError),
+        (b'{"canary":-Infinity}', InvalidJsonError),
+        (b'{"canary":1e999}', InvalidJsonError),
+        (b'{"canary":9007199254740992}', InvalidJsonError),
+        (b'{"canary":-9007199254740992}', InvalidJsonError),
+        (b'{"canary":' + b"9" * 5000 + b"}", InvalidJsonError),
+        (b'{"canary":1,"canary":1}', DuplicateMemberError),
+        (b'[[{"canary":{"a":1,"\\u0061":2}}]]', DuplicateMemberError),
+        (b"[" * 101 + b"]" * 101, InvalidJsonError),
+        (b"[" * 100_000 + b"]" * 100_000, InvalidJsonError),
+        (b'{"canary":' * 100_000, InvalidJsonError),
+    ],
+)
+def test_what_two_readers_could_read_differently_is_refused(body: bytes, error: type[InvalidInputError]) -> None:
+    """Each of these is refused by its own error, and the message quotes nothing of the input."""
+    with pytest.raises(error) as caught:
+        strict_json.parse(body)
+    assert "canary" not in str(caught.value)
+
+
+def test_limits_are_inclusive() -> None:
+    """The largest exact integer and the deepest allowed nesting are read."""
+    assert strict_json.parse(b"[9007199254740991,-9007199254740991]") == [2**53 - 1, 1 - 2**53]
+    assert strict_json.parse(b"[" * 100 + b"]" * 100) is not None
+
+
+@pytest.mark.parametrize("body", [rb'{"a":"\ud800"}', rb'{"\udfff":1,"b":2}', rb'["\ud83d x"]'])
+def test_a_lone_surrogate_has_no_canonical_form(body: bytes) -> None:
+    """A string that is no Unicode text cannot be signed."""
+    value = strict_json.parse(body)
+    with pytest.raises(InvalidJsonError):
+        strict_json.canonical(value)
+
+
+@given(VALUES)
+def test_what_is_written_is_read_back(value: object) -> None:
+    """Whatever has a canonical form survives being written and read, with the same canonical form."""
+    again = strict_json.parse(strict_json.dumps(value))
+    assert again == value
+    assert strict_json.canonical(again) == rfc8785.dumps(value)
+
+
+@given(st.binary(max_size=300) | VALUES.map(lambda value: json.dumps(value).encode()[:-1]))
+def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
+    """No input raises anything but our own refusals."""
+    try:
+        value = strict_json.parse(body)
+        strict_json.canonical(value)
+    except InvalidInputError:
+        return
+    assert value == json.loads(body)
+
+
+def test_canonical_form_is_that_of_rfc_8785() -> None:
+    """The example of RFC 8785, section 3.2.2 comes out as printed there."""
+    body = rb"""{"numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
+        "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/", "literals": [null, true, false]}"""
+    assert (
+        strict_json.canonical(strict_json.parse(body))
+        == (
+            '{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],'
+            '"string":"€$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}'
+        ).encode()
+    )
+
+
+def test_numbers_keep_their_value() -> None:
+    """Numbers are doubles, as RFC 8785 wants them, and -0 is 0."""
+    assert strict_json.canonical(strict_json.parse(b"[1.0,-0,1e2,0.1]")) == b"[1,0,100,0.1]"
+    assert math.isclose(strict_json.parse(b"0.1"), 0.1)
