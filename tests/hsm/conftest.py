@@ -43,8 +43,12 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
     """One token for the whole run, with keys that are right and keys that are wrong, each in its own way."""
     made = provision(tmp_path_factory.mktemp("token"), "test-token", (GOOD_LABEL, SECOND_LABEL))
     script = Path(__file__).with_name("wrong_keys.py")
-    subprocess.run([sys.executable, str(script), str(made.module), made.label, str(made.pin_file)],
-                   env=made.environment, check=True, timeout=60)  # fmt: skip
+    subprocess.run(
+        [sys.executable, str(script), str(made.conf.parent), made.label],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        check=True,
+        timeout=60,
+    )
     return made
 
 

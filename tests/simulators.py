@@ -1,0 +1,282 @@
+"""The HSM, the ledger and the audit log in memory: they keep the contracts of `signer.ports`, and fail when told to.
+
+simulation = simulate()
+simulation.key_ring.fail_next(HsmUnavailableError("connection lost"))
+with simulation.key_ring.held() as held:
+    held.wait_for(1)
+simulation.service.sign_many(...)
+"""
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from prometheus_client import CollectorRegistry
+
+from signer.deadlines import Deadline
+from signer.errors import ClaimInProgressError, ClaimLostError, ConflictError, SignerError, UnknownKeyError
+from signer.metrics import Metrics
+from signer.policy import Policy
+from signer.ports import AuditEntry, Claim, Claimed, RawSignature, Signature, SigningKey, SignTask
+from signer.signatures import fingerprint
+from signer.signing import SigningService
+
+_PATIENCE_S = 20.0
+
+
+class Faults:
+    """What the next calls raise, in order; nothing once it is used up."""
+
+    def __init__(self) -> None:
+        self._errors: deque[Exception] = deque()
+
+    def add(self, error: Exception, times: int) -> None:
+        """Let the next `times` calls fail with `error`."""
+        self._errors.extend([error] * times)
+
+    def strike(self) -> None:
+        """Raise the next error, if there is one."""
+        try:
+            error = self._errors.popleft()
+        except IndexError:
+            return
+        raise error
+
+
+@functools.cache
+def private_key(name: str) -> rsa.RSAPrivateKey:
+    """A real RSA-2048 key, made once for each `name` in a test run."""
+    del name
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+class Hold:
+    """Stops every signer until it is let go."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+        self._changed = threading.Condition()
+        self._open = False
+
+    def wait_for(self, count: int) -> None:
+        """Return once `count` signers have come here."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._waiting >= count, _PATIENCE_S), f"no {count} signers came"
+
+    @property
+    def waiting(self) -> int:
+        """How many signers have come here."""
+        return self._waiting
+
+    def let_go(self) -> None:
+        """Let everyone pass from now on."""
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    def pass_by(self) -> None:
+        """Wait here, as a signer, until let go."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._open, _PATIENCE_S)
+
+
+class SimulatedKeyRing:
+    """A `KeyRing` of software keys; its signatures are real."""
+
+    def __init__(self, *aliases: str) -> None:
+        self._keys = {alias: _signing_key(alias) for alias in aliases}
+        self._faults = Faults()
+        self._hold: Hold | None = None
+        self._lock = threading.Lock()
+        self.signed: list[SignTask] = []
+        """Everything it ever signed."""
+
+    def fail_next(self, error: Exception, times: int = 1) -> None:
+        """Let the next calls of `sign` answer `error` for every task, or raise it if it is none of ours."""
+        self._faults.add(error, times)
+
+    @contextmanager
+    def held(self) -> Iterator[Hold]:
+        """Let every call of `sign` wait until the block is left, or `let_go` is called."""
+        self._hold = hold = Hold()
+        try:
+            yield hold
+        finally:
+            self._hold = None
+            hold.let_go()
+
+    def aliases(self) -> tuple[str, ...]:
+        return tuple(self._keys)
+
+    def key(self, alias: str) -> SigningKey:
+        try:
+            return self._keys[alias]
+        except KeyError:
+            msg = "no key with this alias is configured"
+            raise UnknownKeyError(msg) from None
+
+    def sign(self, tasks: Sequence[SignTask], deadline: Deadline) -> list[RawSignature | SignerError]:
+        if self._hold is not None:
+            self._hold.pass_by()
+        try:
+            self._faults.strike()
+            deadline.check()
+        except SignerError as error:
+            return [error for _ in tasks]
+        with self._lock:
+            self.signed.extend(tasks)
+        return [_sign(task) for task in tasks]
+
+
+@dataclass(slots=True)
+class _Row:
+    claim: Claim
+    token: str | None = None
+    """Of the lease that runs; None when nobody holds one."""
+    signature: Signature | None = None
+
+
+class SimulatedLedger:
+    """A `SignOnceLedger` whose leases never run out by themselves."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._lock = threading.Lock()
+        self._tokens = 0
+        self._claim_faults = Faults()
+        self._complete_faults = Faults()
+
+    def fail_next_claim(self, error: Exception, times: int = 1) -> None:
+        """Let the next calls of `claim` raise `error`."""
+        self._claim_faults.add(error, times)
+
+    def fail_next_complete(self, error: Exception, times: int = 1) -> None:
+        """Let the next calls of `complete` raise `error`."""
+        self._complete_faults.add(error, times)
+
+    def expire_leases(self) -> None:
+        """Do what time does after a crash: every claim may be taken over."""
+        with self._lock:
+            for row in self._rows.values():
+                row.token = None
+
+    def rewrite(self, key_alias: str, transaction_id: str, *, key_label: str) -> None:
+        """Make a kept signature one that was made under another label of the key."""
+        with self._lock:
+            row = self._rows[key_alias, transaction_id]
+            assert row.signature is not None
+            row.signature = replace(row.signature, key_label=key_label)
+
+    @property
+    def bound(self) -> dict[tuple[str, str], bytes]:
+        """Every `(key alias, transaction_id)` that was ever claimed, with its digest."""
+        with self._lock:
+            return {name: row.claim.digest for name, row in self._rows.items()}
+
+    def claim(self, claims: Sequence[Claim]) -> list[Claimed | Signature | SignerError]:
+        self._claim_faults.strike()
+        with self._lock:
+            return [self._claim(claim) for claim in claims]
+
+    def complete(self, results: Sequence[tuple[Claimed, Signature]]) -> list[SignerError | None]:
+        self._complete_faults.strike()
+        with self._lock:
+            return [self._complete(claimed, signature) for claimed, signature in results]
+
+    def release(self, claims: Sequence[Claimed]) -> None:
+        with self._lock:
+            for claimed in claims:
+                row = self._row_of(claimed)
+                if row.token == claimed.token:
+                    row.token = None
+
+    def _claim(self, claim: Claim) -> Claimed | Signature | SignerError:
+        row = self._rows.setdefault((claim.key_alias, claim.transaction_id), _Row(claim))
+        if row.claim != claim:
+            return ConflictError("this transaction is bound to other content")
+        if row.signature is not None:
+            return row.signature
+        if row.token is not None:
+            return ClaimInProgressError("this transaction is being signed by another request")
+        self._tokens += 1
+        row.token = f"token-{self._tokens}"
+        return Claimed(claim, row.token)
+
+    def _complete(self, claimed: Claimed, signature: Signature) -> SignerError | None:
+        row = self._row_of(claimed)
+        if row.token != claimed.token or row.signature is not None:
+            return ClaimLostError("another owner took the claim over")
+        row.token, row.signature = None, signature
+        return None
+
+    def _row_of(self, claimed: Claimed) -> _Row:
+        return self._rows[claimed.claim.key_alias, claimed.claim.transaction_id]
+
+
+class SimulatedAuditLog:
+    """An `AuditLog` that keeps its entries in a list."""
+
+    def __init__(self) -> None:
+        self._faults = Faults()
+        self._lock = threading.Lock()
+        self.entries: list[AuditEntry] = []
+
+    def fail_next(self, error: Exception, times: int = 1) -> None:
+        """Let the next calls of `append` raise `error`, and keep nothing."""
+        self._faults.add(error, times)
+
+    def append(self, entries: Sequence[AuditEntry]) -> list[str]:
+        self._faults.strike()
+        with self._lock:
+            first = len(self.entries)
+            self.entries.extend(entries)
+            return [str(UUID(int=first + index)) for index in range(len(entries))]
+
+    def of(self, operation: str) -> list[AuditEntry]:
+        """Give the entries of one operation, such as `quarantine`."""
+        with self._lock:
+            return [entry for entry in self.entries if entry.operation == operation]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A real `SigningService` over simulated edges."""
+
+    key_ring: SimulatedKeyRing
+    ledger: SimulatedLedger
+    audit: SimulatedAuditLog
+    policy: Policy
+    metrics: Metrics = field(default_factory=lambda: Metrics(CollectorRegistry()))
+
+    @functools.cached_property
+    def service(self) -> SigningService:
+        """The core."""
+        return SigningService(
+            self.key_ring, self.ledger, self.audit, self.policy, self.metrics, lambda: datetime.now(UTC)
+        )
+
+
+def simulate(callers_by_key: Mapping[str, frozenset[str]]) -> Simulation:
+    """Build a service with one key for each alias, which the named callers may use."""
+    key_ring = SimulatedKeyRing(*callers_by_key)
+    return Simulation(key_ring, SimulatedLedger(), SimulatedAuditLog(), Policy(callers_by_key))
+
+
+def _signing_key(alias: str) -> SigningKey:
+    public_key = private_key(alias).public_key()
+    return SigningKey(alias, f"{alias}-key-2028", fingerprint(public_key), public_key, "SIM0001", "crypto_user")
+
+
+def _sign(task: SignTask) -> RawSignature:
+    value = private_key(task.key.alias).sign(task.digest, task.algorithm.padding, Prehashed(hashes.SHA256()))
+    return RawSignature(value, key_handle=7, session_handle=11, pool_wait_s=0.0, hsm_sign_s=0.001)
