@@ -71,7 +71,7 @@ def _hsm(settings: Settings) -> Iterator[Check]:
 def _keys(settings: Settings, module: Module) -> Iterator[Check]:
     session = module.open_session()
     try:
-        for spec in key_specs(settings.keys):
+        for spec in key_specs(settings):
             try:
                 public_key = check_key(find_private_key(session, spec), spec)
             except SignerError as error:
@@ -84,7 +84,11 @@ def _keys(settings: Settings, module: Module) -> Iterator[Check]:
 
 
 def _queues(settings: SqsSettings) -> Iterator[Check]:
-    client = make_client(settings)
+    try:
+        client = make_client(settings)
+    except SignerError as error:
+        yield Check("queues", ok=False, found=error.message, fix=_QUEUE_FIX)
+        return
     for name in ("inbound", "outbound", "quarantine"):
         subject, url = f"{name} queue", getattr(settings, f"{name}_url")
         try:

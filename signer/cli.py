@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Results go to stdout, everything else to stderr."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,6 +21,7 @@ EXIT_NO: Final = 1
 EXIT_BAD_INPUT: Final = 65
 EXIT_UNAVAILABLE: Final = 75
 EXIT_CONFIGURATION: Final = 78
+_PIPE_WIDTH: Final = 250
 
 app = typer.Typer(
     help="Signs settlement transactions with keys that never leave an HSM.",
@@ -62,10 +64,13 @@ def _print(rows: Sequence[dict[str, Any]], columns: Sequence[str], output: Outpu
     if output is Output.JSON:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
-    Console().print(table)
+    # Whoever reads from a pipe wants whole values, not a terminal's width.
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 @app.callback(invoke_without_command=True)
@@ -136,7 +141,12 @@ def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) 
 
     with _errors_to_exit():
         rows = [
-            {"alias": key.alias, "label": key.label, "type": f"RSA-{key.public_key.key_size}", "fingerprint": key.fingerprint}
+            {
+                "alias": key.alias,
+                "label": key.label,
+                "type": f"RSA-{key.public_key.key_size}",
+                "fingerprint": key.fingerprint,
+            }
             for key in wiring.checked_keys(settings.load(config))
         ]
     _print(rows, ("alias", "label", "type", "fingerprint"), output)
@@ -144,13 +154,55 @@ def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) 
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Where the demo lives; emptied first.")] = Path(".local/demo"),
+    directory: Annotated[Path, typer.Option("--dir", help="Where the demo lives; emptied first.")] = Path(
+        ".local/demo"
+    ),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up until Ctrl-C.")] = False,  # noqa: FBT002
 ) -> None:
     """Show the whole product at work on this machine: emulator, token, service, and proof of what came out."""
     from signer.demo.story import run_demo
 
     with _errors_to_exit():
-        held = run_demo(directory, Console(), keep=keep)
+        held = run_demo(directory, Console(width=max(Console().width, 110)), keep=keep)
     if not held:
         raise typer.Exit(EXIT_NO)
+
+
+@audit_app.command("verify")
+def audit_verify(
+    directory: Annotated[Path, typer.Argument(help="The audit directory.")],
+    anchor: Annotated[list[str] | None, typer.Option(help="SEQ:HASH noted earlier; it must be in the chain.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Verify the audit chain, and name the first line that is altered, missing, reordered or torn."""
+    from signer.audit.verification import verify_directory
+
+    with _errors_to_exit():
+        result = verify_directory(directory, dict(_anchor(text) for text in anchor or ()))
+    problem = asdict(result.problem) if result.problem is not None else None
+    row = {
+        "chain": "BROKEN" if problem else "unbroken",
+        "records": result.records,
+        "segments": result.segments,
+        "repairs": len(result.repairs),
+        "head": f"{result.records}:{result.head_hash}",
+    }
+    if output is Output.JSON:
+        typer.echo(json.dumps({**row, "problem": problem, "notes": result.notes}, indent=2))
+    else:
+        _print([row], tuple(row), output)
+        for note in result.notes:
+            typer.echo(f"note: {note}", err=True)
+        if result.problem is not None:
+            where = f"{result.problem.file}, line {result.problem.line}"
+            typer.echo(f"{result.problem.kind}: {where}, record {result.problem.seq}: {result.problem.message}")
+    if result.problem is not None:
+        raise typer.Exit(EXIT_NO)
+
+
+def _anchor(text: str) -> tuple[int, str]:
+    seq, colon, digest = text.partition(":")
+    if not (colon and seq.isdecimal() and digest):
+        msg = "an anchor has the shape SEQ:HASH"
+        raise InvalidInputError(msg)
+    return int(seq), digest

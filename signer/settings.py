@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     """From the moment a request or batch is taken up to its last signature."""
     readiness_interval_s: Seconds = 15
     """Every key proves itself this often; readiness is lost after three intervals without."""
+    drain_timeout_s: Seconds = 60
+    """From SIGTERM to the end of the work in flight; Fargate gives at most 120 s."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")

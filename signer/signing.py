@@ -134,6 +134,8 @@ class SigningService:
 
     def _sign(self, works: Sequence[Work], deadline: Deadline, watch: Stopwatch) -> None:
         wanted = [work for work in works if work.unsigned]
+        if not wanted:
+            return
         tasks = [
             SignTask(work.key, work.request.algorithm, work.request.digest) for work in wanted if work.key is not None
         ]

@@ -85,14 +85,9 @@ class Work:
 
     def outcome(self) -> Outcome:
         """Give what the caller learns."""
-        if self.error is None and self.completed_or_replayed and self.signature is not None:
+        if self.error is None and self.signature is not None:
             return Signed(self.signature, self.replayed)
         return Refused(self.error or UnavailableError("the transaction was not signed"))
-
-    @property
-    def completed_or_replayed(self) -> bool:
-        """Whether the signature is durably kept: only then may it be released."""
-        return self.completed or self.replayed
 
     def audit_entry(self, origin: Origin, now: str) -> AuditEntry:
         """Describe what happened, for the auditor who asks what signed this."""

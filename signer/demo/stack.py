@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient  # a package of types only, absent at run time
 
 KEY_LABEL: Final = "demo-settlement-key-2028"
-_TOKEN_LABEL: Final = "signer-demo"
 _QUEUES: Final = ("inbound", "outbound", "quarantine")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 # What the emulator wants to see; it checks none of it.
@@ -41,14 +40,14 @@ class Token:
         return {"SOFTHSM2_CONF": str(self.conf)}
 
 
-def provision(home: Path, token: str = _TOKEN_LABEL, keys: tuple[str, ...] = (KEY_LABEL,)) -> Token:
+def provision(home: Path, label: str = "signer-demo", keys: tuple[str, ...] = (KEY_LABEL,)) -> Token:
     """Make the token and its keys, or find them made; raises `ConfigurationError` with what went wrong."""
     script = _ROOT / "softhsm" / "provision.py"
     if not script.is_file():
         msg = "the demo runs from a source checkout: it needs softhsm/provision.py"
         raise ConfigurationError(msg)
-    command = [sys.executable, str(script), "--home", str(home), "--token", token]
-    command += [argument for label in keys for argument in ("--key", label)]
+    command = [sys.executable, str(script), "--home", str(home), "--token", label]
+    command += [argument for key in keys for argument in ("--key", key)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
     if done.returncode:
         msg = f"softhsm/provision.py failed: {done.stderr.strip()}"

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from signer.audit.file import verify_directory
+from signer.audit.verification import verify_directory
 from signer.demo.stack import Stack, running_stack
 from signer.errors import UnavailableError
 from signer.verification import read_public_keys, verify_document

@@ -1,0 +1,136 @@
+"""The routes of the HTTP entrance; each answers with bytes of its own making, FastAPI adds routing and OpenAPI."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from signer import __version__, strict_json
+from signer.api import openapi
+from signer.api.body import MEDIA_TYPE
+from signer.api.errors import NotReadyError
+from signer.api.frame import Frame, request_id_of
+from signer.api.keys import describe, find_key, keys_by_alias, public_key_response
+from signer.api.problems import UNKNOWN_PROBLEM, Problem
+from signer.api.sign import SignEndpoint
+from signer.errors import InvalidInputError, SignerError
+from signer.logs import Logger
+from signer.metrics import Metrics
+from signer.readiness import Readiness
+from signer.settings import HttpSettings
+from signer.signing import SigningService
+
+# FastAPI records requests on its own accord as soon as anything in the process sets a telemetry provider.
+_NO_TELEMETRY: Final[TelemetryConfig] = {
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
+}  # fmt: skip
+_INVALID: Final = InvalidInputError("a parameter is absent or malformed")
+
+
+class RawRoute(APIRoute):
+    """A documented route whose endpoint takes the request and gives the response, with nothing in between."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """Leave out FastAPI's reading and validating."""
+        return self.endpoint
+
+
+def create_app(
+    service: SigningService,
+    readiness: Readiness,
+    metrics: Metrics,
+    settings: HttpSettings,
+    signing_timeout_s: float,
+    logger: Logger,
+) -> FastAPI:
+    """Build the application; it owns threads from its first request to the end of its lifespan."""
+    signing = SignEndpoint(service, metrics, settings, signing_timeout_s, logger)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        signing.close()
+
+    app = FastAPI(
+        title="Signer",
+        summary="Signs settlement transactions with keys that never leave an HSM.",
+        version=__version__,
+        telemetry=_NO_TELEMETRY,
+        docs_url=None,  # both would load their scripts from a CDN
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat path, query and Host header in its Location
+        lifespan=lifespan,
+        middleware=[Middleware(Frame, metrics, logger)],
+        exception_handlers={
+            SignerError: _on_error,
+            HTTPException: _on_framework_error,
+            RequestValidationError: _on_validation_error,
+        },
+    )
+    app.router.route_class = RawRoute
+    app.add_api_route("/v1/sign", signing.sign, methods=["POST"], **openapi.SIGN)
+    _add_key_routes(app, service)
+    _add_operator_routes(app, readiness, metrics)
+    return app
+
+
+def _add_key_routes(app: FastAPI, service: SigningService) -> None:
+    async def list_keys(_request: Request) -> Response:
+        return _json({"keys": [describe(key) for key in keys_by_alias(service).values()]})
+
+    async def get_public_key(request: Request) -> Response:
+        key = find_key(service, request.path_params["alias"])
+        return public_key_response(key, request.headers.get("accept", ""))
+
+    app.add_api_route("/v1/keys", list_keys, **openapi.LIST_KEYS)
+    app.add_api_route("/v1/keys/{alias}/public-key", get_public_key, **openapi.GET_PUBLIC_KEY)
+
+
+def _add_operator_routes(app: FastAPI, readiness: Readiness, metrics: Metrics) -> None:
+    async def live(_request: Request) -> Response:
+        return _json({"live": True})
+
+    async def ready(request: Request) -> Response:
+        problems = list(readiness.problems())
+        if problems:
+            error = NotReadyError("the service cannot sign now")
+            return Problem.of(error).response(request_id_of(request), problems=problems)
+        return _json({"ready": True, "problems": []})
+
+    async def scrape(_request: Request) -> Response:
+        return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    app.add_api_route("/livez", live, **openapi.LIVE)
+    app.add_api_route("/readyz", ready, **openapi.READY)
+    app.add_api_route("/metrics", scrape, **openapi.METRICS)
+
+
+def _json(document: Any) -> Response:
+    return Response(strict_json.dumps(document), media_type=MEDIA_TYPE)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    problem = Problem.of(error) if isinstance(error, SignerError) else UNKNOWN_PROBLEM
+    return problem.response(request_id_of(request))
+
+
+async def _on_framework_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        return UNKNOWN_PROBLEM.response(request_id_of(request))
+    response = Problem.of_status(error.status_code).response(request_id_of(request))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_validation_error(request: Request, _error: Exception) -> Response:
+    # FastAPI's own answer quotes the rejected input.
+    return Problem.of(_INVALID).response(request_id_of(request))

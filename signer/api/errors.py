@@ -1,0 +1,32 @@
+"""What can only go wrong over HTTP; the rest of the error tree is `signer.errors`."""
+
+from signer.errors import InvalidInputError, SignerError, UnavailableError
+
+
+class UnsupportedMediaTypeError(InvalidInputError):
+    """The body is not declared as `application/json`.
+
+    This also keeps out web pages: a browser sends that type to another origin only after asking, and gets a no.
+    """
+
+    code = "unsupported_media_type"
+
+
+class BodyTimeoutError(SignerError):
+    """The body did not arrive in time; meanwhile it held a place that another request could have used."""
+
+    code = "body_timeout"
+    retryable = True
+
+
+class ClientGoneError(SignerError):
+    """The client hung up before work on its request began: nobody would hear the answer."""
+
+    code = "client_gone"
+    retryable = True
+
+
+class NotReadyError(UnavailableError):
+    """The service cannot sign now, so a load balancer should send requests elsewhere."""
+
+    code = "not_ready"

@@ -1,0 +1,86 @@
+"""What every answer has in common: a request id, safe headers, a count, and a plain 500 for what nobody expected."""
+
+import traceback
+import uuid
+from collections.abc import MutableMapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from signer.api.problems import CLIENT_GONE_STATUS, UNKNOWN_PROBLEM
+from signer.logs import Logger
+from signer.metrics import Metrics
+
+REQUEST_ID_HEADER: Final = "X-Request-Id"
+_UNREAD: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+def request_id_of(request: Request) -> str:
+    """Give the id that `Frame` made for this request."""
+    request_id: str = request.state.request_id
+    return request_id
+
+
+class Frame:
+    """ASGI middleware around all routes."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, logger: Logger) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._logger = logger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(scope, send, str(uuid.uuid4()))
+        scope.setdefault("state", {})["request_id"] = answer.request_id
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception as error:
+            self._log(error, answer.request_id)
+            if answer.status is not None:
+                raise  # half an answer is out already: only cutting the connection says that it is worth nothing
+            await UNKNOWN_PROBLEM.response(answer.request_id)(scope, receive, answer.send)
+        finally:
+            status = str(answer.status or CLIENT_GONE_STATUS)
+            self._metrics.http_requests.labels(_route_template(scope), status).inc()
+
+    def _log(self, error: Exception, request_id: str) -> None:
+        # Where it happened, but not its text, which may quote what the client sent.
+        where = traceback.format_tb(error.__traceback__)
+        self._logger.error("request.failed", request_id=request_id, error=type(error).__qualname__, where=where)
+
+
+class _Answer:
+    """The way out for one answer: completes its headers and remembers its status."""
+
+    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
+        self._scope = scope
+        self._send = send
+        self.request_id = request_id
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._complete(MutableHeaders(scope=message), message["status"])
+        await self._send(message)
+
+    def _complete(self, headers: MutableHeaders, status: int) -> None:
+        headers[REQUEST_ID_HEADER] = self.request_id
+        headers["Cache-Control"] = "no-store"
+        headers["X-Content-Type-Options"] = "nosniff"
+        # The rest of a body that was refused half-way may be endless; the server would go on reading it.
+        streaming = any(name == b"transfer-encoding" for name, _ in self._scope["headers"])
+        if status in _UNREAD or (streaming and status >= HTTPStatus.BAD_REQUEST):
+            headers["Connection"] = "close"
+
+
+def _route_template(scope: MutableMapping[str, Any]) -> str:
+    """Name the route, never the path: a client could make up as many paths as it likes."""
+    return getattr(scope.get("route"), "path", "unmatched")

@@ -1,0 +1,109 @@
+"""Errors become RFC 9457 problem documents here: the one table from our errors to HTTP status codes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+from starlette.responses import Response
+
+from signer import strict_json
+from signer.api.errors import BodyTimeoutError, ClientGoneError, UnsupportedMediaTypeError
+from signer.errors import (
+    BatchAbandonedError,
+    BodyTooLargeError,
+    ClaimInProgressError,
+    ClaimLostError,
+    ConfigurationError,
+    ConflictError,
+    DeadlineExceededError,
+    InvalidInputError,
+    NotAuthorisedError,
+    SignatureInvalidError,
+    SignerError,
+    UnavailableError,
+    UnknownKeyError,
+)
+
+PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+CLIENT_GONE_STATUS: Final = 499
+"""Nobody reads it; nginx's number, for the metrics and the log."""
+RETRY_AFTER_S: Final = 1
+
+STATUS_BY_ERROR: Final[Mapping[type[SignerError], int]] = MappingProxyType(
+    {
+        InvalidInputError: HTTPStatus.BAD_REQUEST,
+        UnknownKeyError: HTTPStatus.NOT_FOUND,
+        BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        BodyTimeoutError: HTTPStatus.REQUEST_TIMEOUT,
+        ClientGoneError: CLIENT_GONE_STATUS,
+        NotAuthorisedError: HTTPStatus.FORBIDDEN,
+        ConflictError: HTTPStatus.CONFLICT,
+        ClaimInProgressError: HTTPStatus.CONFLICT,
+        ClaimLostError: HTTPStatus.CONFLICT,
+        BatchAbandonedError: HTTPStatus.CONFLICT,
+        UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+        # Told apart from 503 because it was taken in: a signature may exist, and asking again gives that very one.
+        DeadlineExceededError: HTTPStatus.GATEWAY_TIMEOUT,
+        # The HSM behind us answered, and wrongly (RFC 9110, section 15.6.3).
+        SignatureInvalidError: HTTPStatus.BAD_GATEWAY,
+        ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    }
+)
+
+
+def status_of(error: type[SignerError]) -> int:
+    """Give the status of the nearest ancestor that the table lists; what has none is a defect of ours."""
+    listed = (STATUS_BY_ERROR[ancestor] for ancestor in error.__mro__ if ancestor in STATUS_BY_ERROR)
+    return next(listed, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem document (RFC 9457) before it knows its request; it never contains input."""
+
+    status: int
+    code: str
+    detail: str
+    retryable: bool = False
+
+    @classmethod
+    def of(cls, error: SignerError) -> Self:
+        """Describe one of our errors."""
+        return cls(status_of(type(error)), error.code, error.message, error.retryable)
+
+    @classmethod
+    def of_status(cls, status: int) -> Self:
+        """Describe what the framework refused (404, 405, ...): its own words may quote the request."""
+        phrase = HTTPStatus(status).phrase
+        return cls(status, phrase.lower().replace(" ", "_").replace("-", "_"), phrase)
+
+    def headers(self) -> dict[str, str]:
+        """Give the headers that belong to it."""
+        return {"Retry-After": str(RETRY_AFTER_S)} if self.retryable else {}
+
+    def body(self, request_id: str | None, **members: Any) -> bytes:
+        """Give the document, with extension `members`."""
+        return strict_json.dumps(
+            {
+                "type": f"urn:signer:problem:{self.code}",
+                "title": self.code.replace("_", " ").capitalize(),
+                "status": int(self.status),
+                "detail": self.detail,
+                "code": self.code,
+                "retryable": self.retryable,
+                "request_id": request_id,
+                **members,
+            }
+        )
+
+    def response(self, request_id: str, **members: Any) -> Response:
+        """Give the answer to the request with this id."""
+        return Response(self.body(request_id, **members), int(self.status), self.headers(), PROBLEM_MEDIA_TYPE)
+
+
+UNKNOWN_PROBLEM: Final = Problem(
+    HTTPStatus.INTERNAL_SERVER_ERROR, SignerError.code, "a defect of the service; the request id finds it in the log"
+)

@@ -1,0 +1,157 @@
+"""Leases on received messages: how long each one is ours, and the heartbeat that keeps it so."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from signer.logs import Logger
+from signer.sqs.errors import LeaseLostError, QueueUnavailableError, traceback_of
+from signer.sqs.inbound import InboundQueue
+from signer.sqs.messages import Delivery
+
+_LONGEST_S: Final = 12 * 3600
+_MOST_IN_ONE_CALL: Final = 10
+# An expired handle answers InvalidParameterValue, whatever the reference says. Any other code is a beat missed.
+_LOST: Final = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
+
+
+@dataclass(slots=True)
+class Lease:
+    """Our hold on one message. Once lost it stays lost, unless the message itself is delivered here again."""
+
+    message_id: str
+    receipt_handle: str
+    taken_at_s: float
+    held_until_s: float
+    clock: Callable[[], float]
+    lost: str | None = None
+    """Why, once it is."""
+
+    @property
+    def held(self) -> bool:
+        """Whether the message is certainly ours at this moment."""
+        if self.lost is None and self.clock() >= self.held_until_s:
+            self.lost = "the visibility timeout ran out"
+        return self.lost is None
+
+    def check(self) -> None:
+        """Return if the message is ours, else raise `LeaseLostError`: right before each step others would see."""
+        if not self.held:
+            msg = f"the message is no longer ours: {self.lost}"
+            raise LeaseLostError(msg)
+
+
+class Leases:
+    """Every message in flight; one thread extends all of them, every third of the visibility timeout."""
+
+    def __init__(
+        self,
+        inbound: InboundQueue,
+        visibility_timeout_s: int,
+        logger: Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._inbound = inbound
+        self._visibility_timeout_s = visibility_timeout_s
+        self._logger = logger
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._leases: dict[str, Lease] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sqs-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop beating: after the last message in flight is done with."""
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def take(self, delivery: Delivery) -> Lease | None:
+        """Give the lease on a message just received; None if the message is in flight here already.
+
+        In that case the running lease is ours again, under the newer receipt handle: an older one may answer well
+        and do nothing.
+        """
+        held_until_s = delivery.asked_at_s + self._visibility_timeout_s
+        with self._lock:
+            lease = self._leases.get(delivery.message_id)
+            if lease is None:
+                lease = Lease(
+                    delivery.message_id, delivery.receipt_handle, delivery.asked_at_s, held_until_s, self._clock
+                )
+                self._leases[delivery.message_id] = lease
+                return lease
+            lease.receipt_handle = delivery.receipt_handle
+            lease.taken_at_s, lease.held_until_s, lease.lost = delivery.asked_at_s, held_until_s, None
+            return None
+
+    def end(self, lease: Lease) -> None:
+        """Stop extending it; what becomes of the message is the caller's business."""
+        with self._lock:
+            self._leases.pop(lease.message_id, None)
+
+    def delete(self, lease: Lease) -> None:
+        """Remove the message from the queue for good, if it is still ours."""
+        lease.check()
+        self._inbound.delete(lease.receipt_handle)
+
+    def give_back(self, leases: Sequence[Lease], after_s: int) -> None:
+        """Let messages (ten at most) come again in `after_s`; where that fails, they do once their time is up."""
+        for lease in leases:
+            self.end(lease)
+        seconds = {lease.receipt_handle: after_s for lease in leases if lease.held}
+        try:
+            if seconds:
+                self._inbound.hide(seconds)
+        except Exception as error:  # noqa: BLE001 - nothing depends on it
+            self._logger.warning("lease.give_back_failed", messages=len(seconds), error_type=type(error).__name__)
+
+    def beat(self) -> None:
+        """Extend every lease, ten to a call; a call that fails is a beat missed for its ten."""
+        with self._lock:
+            leases = [lease for lease in self._leases.values() if lease.held]
+        for start in range(0, len(leases), _MOST_IN_ONE_CALL):
+            self._extend(leases[start : start + _MOST_IN_ONE_CALL])
+
+    def _extend(self, leases: Sequence[Lease]) -> None:
+        sent_at_s = self._clock()
+        by_handle = {lease.receipt_handle: lease for lease in leases if self._extension_s(lease, sent_at_s) > 0}
+        seconds = {handle: self._extension_s(lease, sent_at_s) for handle, lease in by_handle.items()}
+        if not seconds:
+            return
+        try:
+            refused = self._inbound.hide(seconds)
+        except QueueUnavailableError as error:
+            self._logger.warning("heartbeat.missed", reason=error.message, messages=len(seconds))
+            return
+        with self._lock:
+            for handle, lease in by_handle.items():
+                if lease.receipt_handle == handle:
+                    self._note(lease, refused.get(handle), sent_at_s + seconds[handle])
+
+    def _note(self, lease: Lease, code: str | None, until_s: float) -> None:
+        if code in _LOST:
+            lease.lost = code
+            self._logger.warning("lease.lost", message_id=lease.message_id, code=code)
+        # SQS may answer well for a handle that ran out while the call was under way, and do nothing.
+        elif code is None and lease.held:
+            lease.held_until_s = until_s
+
+    def _extension_s(self, lease: Lease, now_s: float) -> int:
+        # SQS refuses, rather than shortens, what would go beyond twelve hours from the receive.
+        return min(self._visibility_timeout_s, int(lease.taken_at_s + _LONGEST_S - now_s))
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._visibility_timeout_s / 3):
+            try:
+                self.beat()
+            except Exception as error:  # noqa: BLE001 - without its heartbeat every batch in flight would be lost
+                self._logger.error(  # noqa: TRY400 - the exception's text could quote a message
+                    "heartbeat.failed", error_type=type(error).__name__, traceback=traceback_of(error)
+                )

@@ -1,0 +1,30 @@
+"""The service as its operators run it: a process of its own, over a real token and a real SQS endpoint."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from signer.demo.stack import Emulator, Stack, Token, provision
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    """One SQS endpoint for the whole run."""
+    with closing(Emulator(tmp_path_factory.mktemp("emulator"))) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def service_token(tmp_path_factory: pytest.TempPathFactory) -> Token:
+    """One token for the whole run."""
+    return provision(tmp_path_factory.mktemp("service") / "token")
+
+
+@pytest.fixture
+def stack(tmp_path: Path, emulator: Emulator, service_token: Token) -> Stack:
+    """Queues, settings and an empty directory; messages come back soon after their worker died."""
+    made = Stack(tmp_path, emulator, service_token)
+    made.environment |= {"SIGNER_SQS__VISIBILITY_TIMEOUT_S": "5", "SIGNER_SQS__WAIT_S": "1"}
+    return made

@@ -1,0 +1,142 @@
+"""What is not right is refused at start, with a message and an exit status; what fails while it runs is survived."""
+
+import json
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from signer.demo.processes import Program
+from signer.demo.stack import Stack
+
+CONFIGURATION = 78
+PATIENCE_S = 30.0
+TRANSACTION = {"key": "settlement", "message": {"amount": "1.00"}}
+
+
+def run(stack: Stack, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours to its end, with some settings changed."""
+    return subprocess.run(
+        [sys.executable, "-m", "signer", *arguments, "--config", str(stack.config)],
+        env={**stack.environment, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@contextmanager
+def running(stack: Stack) -> Iterator[Program]:
+    """Run the service for the block."""
+    service = stack.start()
+    try:
+        yield service
+    finally:
+        service.terminate()
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait until something is true."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < until_s, f"never: {what}"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code", "said"),
+    [
+        ("SIGNER_KEYS__SETTLEMENT__LABEL", "elsewhere", "key_refused", "found no private keys with this label"),
+        ("SIGNER_KEYS__SETTLEMENT__FINGERPRINT", "sha256:" + "0" * 64, "key_refused", "found fingerprint sha256:"),
+        ("SIGNER_HSM__TOKEN", "elsewhere", "hsm_configuration", "no token with the label elsewhere"),
+        ("SIGNER_HSM__MODULE", "/absent.so", "hsm_configuration", "no PKCS#11 module at /absent.so"),
+        ("SIGNER_HSM__PIN_FILE", "/absent", "configuration", "/absent cannot be read"),
+        ("SIGNER_HTTP__HOST", "0.0.0.0", "configuration", "loopback"),  # noqa: S104 - it must be refused
+        ("SIGNER_SQS__WAIT_S", "soon", "configuration", "sqs.wait_s"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start(stack: Stack, name: str, value: str, code: str, said: str) -> None:
+    """Exit status 78, and one line that names the code and what was found."""
+    done = run(stack, "serve", **{name: value})
+    assert done.returncode == CONFIGURATION
+    assert done.stderr.startswith(f"{code}: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_wrong_pin_ends_the_start_and_is_not_shown(stack: Stack) -> None:
+    """The refusal is final, and the PIN is in no output."""
+    wrong = stack.directory / "wrong-pin"
+    wrong.write_text("signer-dev:canary-wrong-pin")
+    done = run(stack, "serve", SIGNER_HSM__PIN_FILE=str(wrong))
+    assert done.returncode == CONFIGURATION
+    assert done.stderr.startswith("login_refused: C_Login failed: PinIncorrect")
+    assert "canary" not in done.stdout + done.stderr
+
+
+def test_a_second_process_on_the_same_files_is_refused(stack: Stack) -> None:
+    """One audit chain and one ledger have one writer; the first one is not disturbed."""
+    with running(stack) as first:
+        done = run(stack, "serve", SIGNER_HTTP__PORT="0")
+        assert done.returncode == CONFIGURATION
+        assert done.stderr.startswith("already_running: ")
+        assert httpx.get(f"{stack.http_url}/readyz").status_code == 200
+        assert first.terminate() == 0
+
+
+def test_a_port_that_is_taken_is_named(stack: Stack) -> None:
+    """The address is in the message."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = run(stack, "serve", SIGNER_HTTP__PORT=port)
+    assert done.returncode == CONFIGURATION
+    assert port in done.stderr
+
+
+def test_check_names_what_is_wrong_and_how_to_mend_it(stack: Stack) -> None:
+    """All is well as it is; with a wrong key and an absent queue, exactly those two fail, each with a fix."""
+    assert run(stack, "check").returncode == 0
+    changes = {
+        "SIGNER_KEYS__SETTLEMENT__LABEL": "elsewhere",
+        "SIGNER_SQS__OUTBOUND_URL": stack.queues["outbound"] + "-absent",
+    }
+    done = run(stack, "check", "--output", "json", **changes)
+    failed = {row["subject"]: row["fix"] for row in json.loads(done.stdout) if row[""] != "ok"}
+    assert done.returncode == 1
+    assert set(failed) == {"key settlement", "outbound queue"}
+    assert all(failed.values())
+
+
+def sign(stack: Stack, transaction_id: str) -> httpx.Response:
+    """Ask for one signature."""
+    return httpx.post(f"{stack.http_url}/v1/sign", json={**TRANSACTION, "transaction_id": transaction_id}, timeout=30)
+
+
+def test_a_full_disk_releases_nothing_and_heals(stack: Stack) -> None:
+    """With no byte to write, a request gets 503 and no signature, the service is not ready; with space it is again."""
+    stack.environment["SIGNER_READINESS_INTERVAL_S"] = "0.5"
+    with running(stack) as service:
+        assert sign(stack, "BEFORE").status_code == 200
+        unlimited = resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        refused = sign(stack, "DURING")
+        assert refused.status_code == 503
+        assert "signature" not in refused.json()
+        until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 503, "not ready")
+        assert httpx.get(f"{stack.http_url}/livez").status_code == 200
+        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, unlimited)
+        until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 200, "ready again")
+        assert sign(stack, "DURING").status_code == 200
+        assert service.terminate() == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "signer", "audit", "verify", str(stack.audit_directory)], check=False, timeout=60
+    )
+    assert done.returncode == 0
