@@ -1,0 +1,141 @@
+"""Faults of AWS that no local stand-in shows, put in where botocore sends: the code under test stays as it is."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.compat import HTTPHeaders
+from botocore.exceptions import ReadTimeoutError
+from botocore.httpsession import URLLib3Session
+from mypy_boto3_sqs import SQSClient
+
+_PATIENCE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that was about to be sent."""
+
+    operation: str
+    parameters: dict[str, Any]
+    request: AWSPreparedRequest
+
+    def answer(self, status: int, body: dict[str, Any]) -> AWSResponse:
+        """Answer in AWS's stead."""
+        return AWSResponse(self.request.url, status, HTTPHeaders(), _Raw(body))
+
+
+Fault = Callable[[Call], AWSResponse | None]
+"""Gives the answer, raises instead of one, or gives None to let the call through."""
+
+
+class AwsFaults:
+    """Sits between one client and the network; nothing fails until a fault is put in."""
+
+    def __init__(self, client: SQSClient) -> None:
+        self.calls: list[Call] = []
+        """Every attempt, in order."""
+        self._faults: list[tuple[str, str, Fault]] = []
+        # What a hook returns is the answer; the stubs know of none that returns anything.
+        hook: Callable[..., Any] = self._before_send
+        client.meta.events.register("before-send.sqs", hook)
+
+    def of(self, operation: str) -> list[Call]:
+        """Give the calls of one operation."""
+        return [call for call in list(self.calls) if call.operation == operation]
+
+    @contextmanager
+    def refused(self, operation: str, code: str, queue_url: str = "") -> Iterator[None]:
+        """AWS answers with an error, and does nothing."""
+        error = {"__type": f"com.amazonaws.sqs#{code}", "message": "refused by a test"}
+        with self._fault(operation, queue_url, lambda call: call.answer(400, error)):
+            yield
+
+    @contextmanager
+    def answer_lost(self, operation: str, queue_url: str = "") -> Iterator[None]:
+        """AWS does what is asked, but nobody hears of it."""
+
+        def do_and_lose(call: Call) -> AWSResponse:
+            URLLib3Session().send(call.request)
+            raise ReadTimeoutError(endpoint_url=call.request.url)
+
+        with self._fault(operation, queue_url, do_and_lose):
+            yield
+
+    @contextmanager
+    def leases_refused(self, code: str) -> Iterator[None]:
+        """Each message whose visibility is to be changed is refused; none is changed."""
+
+        def refuse_each(call: Call) -> AWSResponse:
+            failed = [
+                {"Id": entry["Id"], "Code": code, "SenderFault": True, "Message": "refused by a test"}
+                for entry in call.parameters["Entries"]
+            ]
+            return call.answer(200, {"Successful": [], "Failed": failed})
+
+        with self._fault("ChangeMessageVisibilityBatch", "", refuse_each):
+            yield
+
+    @contextmanager
+    def delayed(self, operation: str) -> Iterator["Gate"]:
+        """Calls wait before they are sent until the gate is opened, or the block is left."""
+        gate = Gate()
+        with self._fault(operation, "", gate.wait_at):
+            try:
+                yield gate
+            finally:
+                gate.open()
+
+    @contextmanager
+    def _fault(self, operation: str, queue_url: str, fault: Fault) -> Iterator[None]:
+        entry = (operation, queue_url, fault)
+        self._faults.append(entry)
+        try:
+            yield
+        finally:
+            self._faults.remove(entry)
+
+    def _before_send(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse | None:
+        call = Call(
+            event_name.rpartition(".")[2],
+            json.loads(str(request.body, "utf-8") if isinstance(request.body, bytes) else "{}"),
+            request,
+        )
+        self.calls.append(call)
+        for operation, queue_url, fault in list(self._faults):
+            if operation == call.operation and queue_url in ("", call.parameters["QueueUrl"]):
+                return fault(call)
+        return None
+
+
+class Gate:
+    """Where delayed calls wait."""
+
+    def __init__(self) -> None:
+        self._reached = threading.Event()
+        self._opened = threading.Event()
+
+    def wait_until_reached(self) -> None:
+        """Return once a call waits here."""
+        assert self._reached.wait(_PATIENCE_S), "no call came"
+
+    def open(self) -> None:
+        """Let every call through."""
+        self._opened.set()
+
+    def wait_at(self, _call: Call) -> None:
+        """Wait, as a call."""
+        self._reached.set()
+        assert self._opened.wait(_PATIENCE_S), "nobody opened the gate"
+
+
+class _Raw:
+    def __init__(self, body: dict[str, Any]) -> None:
+        self._body = json.dumps(body).encode()
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self._body

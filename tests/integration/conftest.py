@@ -1,0 +1,128 @@
+"""A real SQS endpoint, and the queue entrance running against it over simulated edges."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import structlog
+from mypy_boto3_sqs import SQSClient
+from structlog.testing import LogCapture
+
+from signer.demo.stack import Emulator
+from signer.logs import Logger
+from signer.settings import SqsSettings
+from signer.sqs.client import make_client
+from signer.sqs.consumer import Consumer
+from tests.integration.aws_faults import AwsFaults
+from tests.integration.queues import Queues, fresh_queues, until
+from tests.simulators import Simulation, simulate
+
+_DRAIN_S = 30.0
+_BATCH_ENDS = ("forwarded", "quarantined", "returned", "lost_lease")
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    with closing(Emulator(tmp_path_factory.mktemp("emulator"))) as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_REGION", running.sqs.meta.region_name)
+        yield running
+
+
+@pytest.fixture
+def queues(emulator: Emulator) -> Queues:
+    return fresh_queues(emulator.sqs)
+
+
+@dataclass
+class Entrance:
+    """The queue entrance under test, what it stands on, and what it said."""
+
+    consumer: Consumer
+    client: SQSClient
+    simulation: Simulation
+    queues: Queues
+    faults: AwsFaults
+    log: list[Any] = field(default_factory=list)
+
+    def count(self, event: str) -> int:
+        """How many batches met `event`, as the metrics have it."""
+        registry = self.simulation.metrics.registry
+        return int(registry.get_sample_value("signer_batches_total", {"event": event}) or 0)
+
+    def wait_for(self, event: str, count: int = 1) -> None:
+        """Return once `count` batches met `event`."""
+        until(lambda: self.count(event) >= count, f"{count} batches {event}")
+
+    def drain(self) -> None:
+        """Stop it; every batch that was received must then have ended in exactly one way."""
+        assert self.consumer.drain(_DRAIN_S)
+        assert self.count("received") == sum(self.count(event) for event in _BATCH_ENDS)
+
+    def lines(self, event: str) -> list[Any]:
+        """Give the log lines called `event`."""
+        return [line for line in list(self.log) if line["event"] == event]
+
+
+StartEntrance = Callable[..., Entrance]
+
+
+@pytest.fixture
+def make_entrance(emulator: Emulator, queues: Queues) -> Iterator[StartEntrance]:
+    """Build an entrance that does not run yet; changes to its settings are arguments."""
+    with ExitStack() as stack:
+
+        def make(queues: Queues = queues, **changes: Any) -> Entrance:
+            settings = SqsSettings(
+                **{
+                    "inbound_url": queues.inbound.url,
+                    "outbound_url": queues.outbound.url,
+                    "quarantine_url": queues.quarantine.url,
+                    "endpoint_url": emulator.url,
+                    "wait_s": 1,
+                    "retry_after_s": 0,
+                    "max_transactions": 10,
+                    **changes,
+                }
+            )
+            simulation = simulate({"settlement": frozenset({_caller(queues)}), "payout": frozenset({"nobody"})})
+            client = stack.enter_context(closing(make_client(settings)))
+            log = LogCapture()
+            consumer = Consumer(client, settings, simulation.service, simulation.metrics, _logger(log), 30.0)
+            stack.callback(consumer.drain, _DRAIN_S)
+            return Entrance(consumer, client, simulation, queues, AwsFaults(client), log.entries)
+
+        yield make
+
+
+@pytest.fixture
+def start_entrance(make_entrance: StartEntrance) -> StartEntrance:
+    """Build an entrance and start it; it is drained when the test ends."""
+
+    def start(queues: Queues | None = None, **changes: Any) -> Entrance:
+        entrance = make_entrance(**changes) if queues is None else make_entrance(queues, **changes)
+        entrance.consumer.start()
+        return entrance
+
+    return start
+
+
+@pytest.fixture
+def entrance(start_entrance: StartEntrance) -> Entrance:
+    """The entrance, running, with settings that suit a test."""
+    return start_entrance()
+
+
+def _caller(queues: Queues) -> str:
+    return "queue:" + queues.inbound.url.rpartition("/")[2]
+
+
+def _logger(log: LogCapture) -> Logger:
+    logger: Logger = structlog.wrap_logger(
+        logging.getLogger("test"), processors=[log], wrapper_class=structlog.stdlib.BoundLogger
+    )
+    return logger

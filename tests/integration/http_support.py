@@ -1,0 +1,191 @@
+"""The HTTP entrance on a real port, over simulated edges, and clients for it: one polite, one not."""
+
+import base64
+import hashlib
+import http.client
+import io
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import httpx
+from fastapi import FastAPI
+
+from signer import logs
+from signer.api.app import create_app
+from signer.api.server import ApiServer
+from signer.deadlines import Deadline
+from signer.errors import SignerError
+from signer.metrics import Metrics
+from signer.ports import RawSignature, SignTask
+from signer.readiness import Readiness
+from signer.settings import HttpSettings
+from signer.signatures import algorithm_named, verifies
+from tests.simulators import SimulatedAuditLog, SimulatedKeyRing, SimulatedLedger, private_key, simulate
+
+ALIAS = "settlement"
+FORBIDDEN_ALIAS = "payout"
+CALLERS = {ALIAS: frozenset({"http:loopback"}), FORBIDDEN_ALIAS: frozenset[str]()}
+PATIENCE_S = 20.0
+MESSAGE = {"amount": "1250.00", "currency": "EUR"}
+CANONICAL_MESSAGE = b'{"amount":"1250.00","currency":"EUR"}'
+
+
+class ObservedKeyRing(SimulatedKeyRing):
+    """Remembers the threads it was called on, and spoils its signatures when told to."""
+
+    def __init__(self, *aliases: str) -> None:
+        super().__init__(*aliases)
+        self.threads: set[str] = set()
+        self.spoils = False
+
+    def sign(self, tasks: Sequence[SignTask], deadline: Deadline) -> list[RawSignature | SignerError]:
+        """Sign; nothing to sign is not held up."""
+        self.threads.add(threading.current_thread().name)
+        answers = super().sign(tasks, deadline) if tasks else []
+        return [_spoiled(answer) if self.spoils else answer for answer in answers]
+
+
+@dataclass
+class Entrance:
+    """The running HTTP entrance, and everything it stands on."""
+
+    app: FastAPI
+    server: ApiServer
+    port: int
+    key_ring: ObservedKeyRing
+    ledger: SimulatedLedger
+    audit: SimulatedAuditLog
+    metrics: Metrics
+    readiness: Readiness
+    log: io.StringIO
+    client: httpx.Client
+
+    def sign(self, **changes: Any) -> httpx.Response:
+        """Ask for a signature; a member set to None is left out."""
+        return self.client.post("/v1/sign", json=signing_request(**changes))
+
+    def sample(self, name: str, **labels: str) -> float:
+        """Read one metric, 0 where there is none yet."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def log_lines(self, event: str) -> list[dict[str, Any]]:
+        """Read the log lines of one kind."""
+        lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+    def connect(self) -> "RawConnection":
+        """Speak HTTP by hand."""
+        return RawConnection(socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S))
+
+
+class RawConnection:
+    """A client without manners."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self._reader = connection.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send octets as they are."""
+        self.socket.sendall(data)
+
+    def post(self, headers: Mapping[str, str], body: bytes = b"", path: str = "/v1/sign") -> None:
+        """Send a request with exactly these headers (and `Host`)."""
+        lines = [f"POST {path} HTTP/1.1", "Host: test", *(f"{name}: {value}" for name, value in headers.items())]
+        self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+    def answer(self) -> tuple[int, Mapping[str, str], Any]:
+        """Read one answer: status, headers (names in lower case) and parsed JSON."""
+        status = int(self._reader.readline().split()[1])
+        headers = {name.lower(): value for name, value in http.client.parse_headers(self._reader).items()}
+        return status, headers, json.loads(self._reader.read(int(headers["content-length"])))
+
+    def go_ahead(self) -> bool:
+        """Read the leave to send a body (`Expect: 100-continue`)."""
+        return (self._reader.readline(), self._reader.readline()) == (b"HTTP/1.1 100 Continue\r\n", b"\r\n")
+
+    def is_closed(self) -> bool:
+        """Wait for the server to hang up."""
+        try:
+            return self._reader.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+def signing_request(**changes: Any) -> dict[str, Any]:
+    """A request that is signed, with `changes`; a member set to None is left out."""
+    document = {"key": ALIAS, "transaction_id": "TXN-000001", "message": MESSAGE, **changes}
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def is_valid(answer: Mapping[str, Any], content: bytes) -> bool:
+    """Verify the signature of an answer over `content` with nothing but the public key."""
+    signature = answer["signature"]
+    return verifies(
+        private_key(ALIAS).public_key(),
+        algorithm_named(signature["algorithm"]),
+        hashlib.sha256(content).digest(),
+        base64.b64decode(signature["value"]),
+    )
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do."""
+    deadline, pause = Deadline.after(PATIENCE_S), threading.Event()
+    while not condition():
+        deadline.check()
+        pause.wait(0.005)
+
+
+@contextmanager
+def running(
+    *, signing_timeout_s: float = PATIENCE_S, drain_timeout_s: float = PATIENCE_S, **settings: Any
+) -> Iterator[Entrance]:
+    """Run the entrance for the block."""
+    http_settings = HttpSettings(port=0, **settings)
+    simulation = simulate(CALLERS)
+    key_ring, audit, metrics = ObservedKeyRing(*CALLERS), simulation.audit, simulation.metrics
+    simulation = replace(simulation, key_ring=key_ring)
+    with ExitStack() as closing, captured_log() as log:
+        logger = logs.get("signer.http")
+        readiness = Readiness(key_ring, audit, metrics, logger, lambda: datetime.now(UTC), 3600.0)
+        readiness.probe()
+        for traces in (key_ring.signed, key_ring.threads, audit.entries):
+            traces.clear()
+        app = create_app(simulation.service, readiness, metrics, http_settings, signing_timeout_s, logger)
+        server = ApiServer(app, http_settings, logger, drain_timeout_s)
+        port = server.start()
+        closing.callback(server.close)
+        client = closing.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S))
+        yield Entrance(app, server, port, key_ring, simulation.ledger, audit, metrics, readiness, log, client)
+
+
+@contextmanager
+def captured_log() -> Iterator[io.StringIO]:
+    """Collect what every logger of the process writes, down to DEBUG."""
+    root, log = logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    logs.configure("DEBUG", log)
+    try:
+        yield log
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _spoiled(answer: RawSignature | SignerError) -> RawSignature | SignerError:
+    return replace(answer, value=bytes(len(answer.value))) if isinstance(answer, RawSignature) else answer

@@ -1,0 +1,79 @@
+"""What the tests of the stores on disk share: samples, threads that start together, and programs that can be killed."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from signer import logs
+from signer.audit.segments import ChainDirectory
+from signer.metrics import Metrics
+from signer.ports import AuditEntry
+
+PATIENCE_S = 20.0
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2028, 3, 8, 12, 0, 0, 123456, tzinfo=UTC)
+
+T = TypeVar("T")
+
+
+def new_metrics() -> Metrics:
+    return Metrics(CollectorRegistry())
+
+
+def entry(number: int, detail: str | None = None) -> AuditEntry:
+    """The entry of a signature."""
+    return AuditEntry(
+        time="2028-03-08T12:00:00.123456Z",
+        operation="sign",
+        outcome="signed",
+        transaction_id=f"TXN-{number}",
+        key_handle=7,
+        duration_s=0.001234,
+        detail=detail,
+    )
+
+
+def chain_directory(path: Path, segment_bytes: int = 1 << 20) -> ChainDirectory:
+    return ChainDirectory(path, segment_bytes, logs.get("test"), lambda: NOW)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return once `condition` holds; fail if it never does."""
+    never = threading.Event()
+    for _ in range(int(PATIENCE_S * 1000)):
+        if condition():
+            return
+        never.wait(0.001)
+    raise AssertionError(condition)
+
+
+def in_threads(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
+    """Make all calls at once, each on a thread of its own; gives what each returned or raised."""
+    results: list[T | Exception] = [AssertionError("did not finish")] * len(calls)
+    start = threading.Barrier(len(calls))
+
+    def run(index: int) -> None:
+        start.wait(PATIENCE_S)
+        try:
+            results[index] = calls[index]()
+        except Exception as error:  # noqa: BLE001 - the test judges it
+            results[index] = error
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    return results
+
+
+def start_program(name: str, *arguments: object) -> subprocess.Popen[str]:
+    """Run a function of `tests.unit.store_programs` in a process of its own."""
+    command = [sys.executable, "-m", "tests.unit.store_programs", name, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
