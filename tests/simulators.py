@@ -1,17 +1,13 @@
 """The HSM, the ledger and the audit log in memory: they keep the contracts of `signer.ports`, and fail when told to.
 
-simulation = simulate()
-simulation.key_ring.fail_next(HsmUnavailableError("connection lost"))
-with simulation.key_ring.held() as held:
-    held.wait_for(1)
-simulation.service.sign_many(...)
+A test builds one with `simulation = simulate({"settlement": frozenset({"queue:inbound"})})`, then says what goes wrong,
+as in `simulation.key_ring.fail_next(HsmUnavailableError("connection lost"))`, or holds calls up: `with
+simulation.key_ring.held() as held: held.wait_for(1)`. The service over it is real, and so are its signatures.
 """
 
 import functools
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -28,75 +24,22 @@ from signer.policy import Policy
 from signer.ports import AuditEntry, Claim, Claimed, RawSignature, Signature, SigningKey, SignTask
 from signer.signatures import fingerprint
 from signer.signing import SigningService
-
-_PATIENCE_S = 20.0
-
-
-class Faults:
-    """What the next calls raise, in order; nothing once it is used up."""
-
-    def __init__(self) -> None:
-        self._errors: deque[Exception] = deque()
-
-    def add(self, error: Exception, times: int) -> None:
-        """Let the next `times` calls fail with `error`."""
-        self._errors.extend([error] * times)
-
-    def strike(self) -> None:
-        """Raise the next error, if there is one."""
-        try:
-            error = self._errors.popleft()
-        except IndexError:
-            return
-        raise error
+from tests.scripted import Faults, Holdable
 
 
 @functools.cache
-def private_key(name: str) -> rsa.RSAPrivateKey:
-    """A real RSA-2048 key, made once for each `name` in a test run."""
-    del name
+def private_key(_alias: str) -> rsa.RSAPrivateKey:
+    """A real RSA-2048 key, made once for each alias in a test run."""
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-class Hold:
-    """Stops every signer until it is let go."""
-
-    def __init__(self) -> None:
-        self._waiting = 0
-        self._changed = threading.Condition()
-        self._open = False
-
-    def wait_for(self, count: int) -> None:
-        """Return once `count` signers have come here."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: self._waiting >= count, _PATIENCE_S), f"no {count} signers came"
-
-    @property
-    def waiting(self) -> int:
-        """How many signers have come here."""
-        return self._waiting
-
-    def let_go(self) -> None:
-        """Let everyone pass from now on."""
-        with self._changed:
-            self._open = True
-            self._changed.notify_all()
-
-    def pass_by(self) -> None:
-        """Wait here, as a signer, until let go."""
-        with self._changed:
-            self._waiting += 1
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._open, _PATIENCE_S)
-
-
-class SimulatedKeyRing:
-    """A `KeyRing` of software keys; its signatures are real."""
+class SimulatedKeyRing(Holdable):
+    """A `KeyRing` of software keys; its signatures are real, and its calls of `sign` can be held up."""
 
     def __init__(self, *aliases: str) -> None:
+        super().__init__()
         self._keys = {alias: _signing_key(alias) for alias in aliases}
         self._faults = Faults()
-        self._hold: Hold | None = None
         self._lock = threading.Lock()
         self.signed: list[SignTask] = []
         """Everything it ever signed."""
@@ -104,16 +47,6 @@ class SimulatedKeyRing:
     def fail_next(self, error: Exception, times: int = 1) -> None:
         """Let the next calls of `sign` answer `error` for every task, or raise it if it is none of ours."""
         self._faults.add(error, times)
-
-    @contextmanager
-    def held(self) -> Iterator[Hold]:
-        """Let every call of `sign` wait until the block is left, or `let_go` is called."""
-        self._hold = hold = Hold()
-        try:
-            yield hold
-        finally:
-            self._hold = None
-            hold.let_go()
 
     def aliases(self) -> tuple[str, ...]:
         return tuple(self._keys)
@@ -126,8 +59,7 @@ class SimulatedKeyRing:
             raise UnknownKeyError(msg) from None
 
     def sign(self, tasks: Sequence[SignTask], deadline: Deadline) -> list[RawSignature | SignerError]:
-        if self._hold is not None:
-            self._hold.pass_by()
+        self._pass_by()
         try:
             self._faults.strike()
             deadline.check()
@@ -223,10 +155,11 @@ class SimulatedLedger:
         return self._rows[claimed.claim.key_alias, claimed.claim.transaction_id]
 
 
-class SimulatedAuditLog:
-    """An `AuditLog` that keeps its entries in a list."""
+class SimulatedAuditLog(Holdable):
+    """An `AuditLog` that keeps its entries in a list; its calls can be held up."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._faults = Faults()
         self._lock = threading.Lock()
         self.entries: list[AuditEntry] = []
@@ -236,6 +169,7 @@ class SimulatedAuditLog:
         self._faults.add(error, times)
 
     def append(self, entries: Sequence[AuditEntry]) -> list[str]:
+        self._pass_by()
         self._faults.strike()
         with self._lock:
             first = len(self.entries)

@@ -68,12 +68,13 @@ class Recovery:
         return [file for file in self._files(TORN_NAME) if file.stem.endswith(f"-{seq:016d}")]
 
     def _settle(self, end: End, torn: bytes, seq: int) -> None:
-        """Cut torn bytes off once their copy is durable, and make sure that the sound bytes are."""
+        """Cut torn bytes off once their copy is durable, and make sure that the sound bytes and the file's name are."""
         if torn:
             self._set_aside(torn, seq)
         with end.segment.open("r+b") as file:
             file.truncate(end.size)
             self._fsync(file.fileno())
+        sync_directory(self._directory, self._fsync)
 
     def _set_aside(self, torn: bytes, seq: int) -> None:
         if any(file.read_bytes() == torn for file in self.copies(seq)):

@@ -80,7 +80,7 @@ class Consumer:
             self._cases.put(None)
         done = _join(self._workers, deadline) and done
         if done:
-            self._leases.close()
+            self._leases.close(deadline.remaining_s())
         return done
 
     def problems(self) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def queue_call(operation: str) -> Iterator[None]:
         yield
     except (BotoCoreError, ClientError) as error:
         # The code or class only: `ParamValidationError`, for one, prints the parameters, and so the message's body.
-        fault = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        fault = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else type(error).__name__
         msg = f"{operation} failed: {fault}"
         raise QueueUnavailableError(msg) from None
 

@@ -66,11 +66,11 @@ class Leases:
         """Begin to beat."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop beating: after the last message in flight is done with."""
+    def close(self, timeout_s: float) -> None:
+        """Stop beating, after the last message in flight is done with; waits so long for a beat under way."""
         self._closing.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout_s)
 
     def take(self, delivery: Delivery) -> Lease | None:
         """Give the lease on a message just received; None if the message is in flight here already.

@@ -81,6 +81,16 @@ class AwsFaults:
             yield
 
     @contextmanager
+    def garbled(self, operation: str) -> Iterator[None]:
+        """AWS answers well, and with nonsense."""
+        with self._fault(operation, "", lambda call: call.answer(200, {"Messages": [{}]})):
+            yield
+
+    def before(self, operation: str, happens: Callable[[], None]) -> None:
+        """Let something happen each time a call is about to be sent, from now on."""
+        self._faults.append((operation, "", lambda _: happens()))
+
+    @contextmanager
     def delayed(self, operation: str) -> Iterator["Gate"]:
         """Calls wait before they are sent until the gate is opened, or the block is left."""
         gate = Gate()

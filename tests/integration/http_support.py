@@ -176,10 +176,12 @@ def running(
 
 @contextmanager
 def captured_log() -> Iterator[io.StringIO]:
-    """Collect what every logger of the process writes, down to DEBUG."""
+    """Collect what every logger of the process writes, down to DEBUG; all but the test's own client."""
     root, log = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
     logs.configure("DEBUG", log)
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield log
     finally:

@@ -1,23 +1,15 @@
 """A message is worked on only while it is ours: the heartbeat keeps it so, and a lost lease stops everything."""
 
-import logging
 import time
 from typing import Any
 
 import pytest
-import structlog
 
-from signer.demo.stack import Emulator
-from signer.settings import SqsSettings
-from signer.sqs.inbound import InboundQueue
-from signer.sqs.lease import Lease, Leases
-from signer.sqs.messages import Delivery
-from tests.integration.aws_faults import AwsFaults, Call
+from tests.integration.aws_faults import Call
 from tests.integration.conftest import Entrance, StartEntrance
-from tests.integration.queues import Queues, batch, until
+from tests.integration.queues import batch, until
 
 SHORTEST = {"visibility_timeout_s": 5}
-TWELVE_HOURS_S = 12 * 3600
 
 
 def beats(entrance: Entrance) -> list[Call]:
@@ -73,7 +65,7 @@ def test_a_lease_lost_while_sending_stops_the_delete(start_entrance: StartEntran
 def test_a_lease_lost_before_sending_stops_the_send(start_entrance: StartEntrance, body: str) -> None:
     """Beats missed for longer than the timeout: another consumer has the message, and we send nothing any more."""
     entrance = start_entrance(**SHORTEST, max_batches_in_flight=1)
-    with entrance.faults.refused("ChangeMessageVisibilityBatch", "AccessDenied"), entrance.audit_held():
+    with entrance.faults.refused("ChangeMessageVisibilityBatch", "AccessDenied"), entrance.simulation.audit.held():
         entrance.queues.inbound.put(body)
         until(lambda: bool(entrance.count("received")), "the message to be received")
         entrance.queues.inbound.take()
@@ -128,87 +120,3 @@ def test_a_beat_is_for_ten_messages_at_most(start_entrance: StartEntrance) -> No
 def entries(entrance: Entrance) -> list[dict[str, Any]]:
     """Give every entry of every beat."""
     return [entry for call in beats(entrance) for entry in call.parameters["Entries"]]
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def leases(emulator: Emulator, queues: Queues, clock: Clock) -> Leases:
-    """Leases of 60 s on the clock of the test; they beat when told to."""
-    settings = SqsSettings(inbound_url=queues.inbound.url, outbound_url="-", quarantine_url="-")
-    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-        logging.getLogger("test"), wrapper_class=structlog.stdlib.BoundLogger
-    )
-    return Leases(InboundQueue(emulator.sqs, settings), 60, logger, clock)
-
-
-def take_one(leases: Leases, queues: Queues) -> Lease:
-    """Send a message, receive it, and give its lease, taken at second 0."""
-    queues.inbound.put("body")
-    (message,) = queues.inbound.take()
-    delivery = Delivery(message["MessageId"], message["ReceiptHandle"], message["Body"], {}, {}, 0.0, 0.0)
-    lease = leases.take(delivery)
-    assert lease is not None
-    return lease
-
-
-def test_a_lease_counts_from_the_moment_the_call_was_made(leases: Leases, queues: Queues, clock: Clock) -> None:
-    """It is held for the timeout from the receive call, then from each beat that succeeded, and then no more."""
-    lease = take_one(leases, queues)
-    clock.now_s = 40
-    leases.beat()
-    clock.now_s = 99.9
-    assert lease.held
-    clock.now_s = 100
-    assert not lease.held
-    leases.beat()
-    clock.now_s = 70
-    assert not lease.held
-
-
-def test_an_answer_that_comes_too_late_does_not_revive_a_lease(
-    emulator: Emulator, leases: Leases, queues: Queues, clock: Clock
-) -> None:
-    """A beat that was on its way while the timeout ran out proves nothing, whatever SQS answers."""
-    lease = take_one(leases, queues)
-
-    def take_long(**_: object) -> None:
-        clock.now_s = 61
-
-    hook = "before-send.sqs.ChangeMessageVisibilityBatch"
-    emulator.sqs.meta.events.register(hook, take_long)
-    clock.now_s = 59
-    leases.beat()
-    emulator.sqs.meta.events.unregister(hook, take_long)
-    assert not lease.held
-
-
-def test_no_beat_asks_for_more_than_twelve_hours(
-    emulator: Emulator, leases: Leases, queues: Queues, clock: Clock
-) -> None:
-    """Visibility is extended to twelve hours from the receive and no further, since SQS refuses what goes beyond."""
-    faults = AwsFaults(emulator.sqs)
-    lease = take_one(leases, queues)
-    asked = []
-    while lease.held:
-        before = len(faults.of("ChangeMessageVisibilityBatch"))
-        leases.beat()
-        calls = faults.of("ChangeMessageVisibilityBatch")[before:]
-        asked += [(clock.now_s, entry["VisibilityTimeout"]) for call in calls for entry in call.parameters["Entries"]]
-        clock.now_s += 50
-    assert max(second + seconds for second, seconds in asked) == TWELVE_HOURS_S
-    assert min(seconds for _, seconds in asked) > 0
-    assert clock.now_s >= TWELVE_HOURS_S

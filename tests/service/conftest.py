@@ -1,5 +1,7 @@
 """The service as its operators run it: a process of its own, over a real token and a real SQS endpoint."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -28,3 +30,14 @@ def stack(tmp_path: Path, emulator: Emulator, service_token: Token) -> Stack:
     made = Stack(tmp_path, emulator, service_token)
     made.environment |= {"SIGNER_SQS__VISIBILITY_TIMEOUT_S": "5", "SIGNER_SQS__WAIT_S": "1"}
     return made
+
+
+Demo = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """One run of the demo, as `make demo` does it: its directory, and what it said."""
+    directory = tmp_path_factory.mktemp("demo") / "demo"
+    command = [sys.executable, "-m", "signer", "demo", "--dir", str(directory)]
+    return directory, subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)

@@ -3,23 +3,13 @@
 import base64
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.service.conftest import Demo
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """One run of the demo, as `make demo` does it."""
-    directory = tmp_path_factory.mktemp("demo") / "demo"
-    command = [sys.executable, "-m", "signer", "demo", "--dir", str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
-    return directory, done
-
-
-def test_the_demo_holds_and_leaves_its_evidence(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_demo_holds_and_leaves_its_evidence(demo: Demo) -> None:
     """Exit status 0, and the three things it promises are there."""
     directory, done = demo
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,9 +32,7 @@ def content_of(transaction: dict[str, Any]) -> bytes:
     return json.dumps(transaction["message"], sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def test_openssl_verifies_what_the_demo_signed(
-    demo: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_openssl_verifies_what_the_demo_signed(demo: Demo, tmp_path: Path) -> None:
     """`openssl` accepts three payloads and three messages of the signed batch, and refuses each with one byte more."""
     directory, _ = demo
     transactions = json.loads((directory / "signed-batch.json").read_text())["transactions"]
@@ -58,7 +46,7 @@ def test_openssl_verifies_what_the_demo_signed(
     assert len(payloads) >= 3
 
 
-def test_no_secret_lies_about(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_no_secret_lies_about(demo: Demo) -> None:
     """The PIN is in its own file and in no log, output, audit record or setting; no log holds a creditor's account."""
     directory, done = demo
     pin = (directory / "token" / "pin").read_text().strip()
@@ -71,7 +59,7 @@ def test_no_secret_lies_about(demo: tuple[Path, subprocess.CompletedProcess[str]
         assert "DE89370400440532013000" not in text
 
 
-def test_the_audit_log_says_what_signed(demo: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_audit_log_says_what_signed(demo: Demo) -> None:
     """Each signature's audit id leads to a record with time, caller, key, handle, session, Crypto User and digests."""
     directory, _ = demo
     batch = json.loads((directory / "signed-batch.json").read_text())

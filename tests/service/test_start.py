@@ -140,3 +140,25 @@ def test_a_full_disk_releases_nothing_and_heals(stack: Stack) -> None:
         [sys.executable, "-m", "signer", "audit", "verify", str(stack.audit_directory)], check=False, timeout=60
     )
     assert done.returncode == 0
+
+
+def test_a_batch_waits_while_the_service_cannot_sign(stack: Stack) -> None:
+    """While the service is not ready it does not poll: a batch gains no receive count, and is signed afterwards."""
+    stack.environment["SIGNER_READINESS_INTERVAL_S"] = "0.5"
+    with running(stack) as service:
+        unlimited = resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 503, "not ready")
+        time.sleep(1.5)  # the poll that was under way when readiness went may still bring a message
+        batch = {
+            "schema": "settlement-batch/1",
+            "batch_id": "WAITS",
+            "key": "settlement",
+            "transactions": [{"transaction_id": "WAITS-1", "message": {"amount": "1.00"}}],
+        }
+        stack.sqs.send_message(QueueUrl=stack.queues["inbound"], MessageBody=json.dumps(batch))
+        time.sleep(3.0)
+        metrics = httpx.get(f"{stack.http_url}/metrics").text
+        assert 'signer_batches_total{event="received"}' not in metrics
+        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, unlimited)
+        answer = stack.sqs.receive_message(QueueUrl=stack.queues["outbound"], WaitTimeSeconds=20)
+        assert json.loads(answer["Messages"][0]["Body"])["batch_id"] == "WAITS"

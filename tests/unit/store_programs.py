@@ -7,14 +7,12 @@ import json
 import resource
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from signer.audit.file import FileAuditLog
+from signer import logs
 from signer.errors import SignerError
-from signer.ledger.sqlite import SqliteLedger
 from signer.ports import Claimed
 from tests.unit.stores import claim, entry, new_audit_log, new_ledger, signature
 
@@ -54,7 +52,9 @@ def claim_forever(path: str) -> None:
         while True:
             number += 1
             names = [f"{thread}-{number}-{index}" for index in range(10)]
-            claimed = [answer for answer in ledger.claim([claim(name) for name in names]) if isinstance(answer, Claimed)]
+            claimed = [
+                answer for answer in ledger.claim([claim(name) for name in names]) if isinstance(answer, Claimed)
+            ]
             say(claimed=names)
             ledger.complete([(one, signature(one.claim.transaction_id)) for one in claimed[:5]])
             say(completed=names[:5])
@@ -106,6 +106,5 @@ def until_full(work: Callable[[int], list[str]], healthy: Callable[[], bool]) ->
 
 
 if __name__ == "__main__":
-    {function.__name__: function for function in (append_forever, claim_forever, fill_audit, fill_ledger)}[
-        sys.argv[1]
-    ](*sys.argv[2:]) if sys.argv[1] != "open_both" else open_both(*sys.argv[2:])
+    logs.configure(stream=sys.stderr)
+    globals()[sys.argv[1]](*sys.argv[2:])

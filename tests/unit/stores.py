@@ -1,8 +1,11 @@
 """What the tests of the stores on disk share: samples, threads that start together, and programs that can be killed."""
 
+import hashlib
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +14,11 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry
 
 from signer import logs
+from signer.audit.file import FileAuditLog
 from signer.audit.segments import ChainDirectory
+from signer.ledger.sqlite import SqliteLedger
 from signer.metrics import Metrics
-from signer.ports import AuditEntry
+from signer.ports import AuditEntry, Claim, Signature
 
 PATIENCE_S = 20.0
 ROOT = Path(__file__).parents[2]
@@ -39,8 +44,32 @@ def entry(number: int, detail: str | None = None) -> AuditEntry:
     )
 
 
-def chain_directory(path: Path, segment_bytes: int = 1 << 20) -> ChainDirectory:
-    return ChainDirectory(path, segment_bytes, logs.get("test"), lambda: NOW)
+def chain_directory(
+    path: Path, segment_bytes: int = 1 << 20, fsync: Callable[[int], None] = os.fsync
+) -> ChainDirectory:
+    return ChainDirectory(path, segment_bytes, logs.get("test"), lambda: NOW, fsync)
+
+
+def new_audit_log(path: Path, timeout_s: float = PATIENCE_S, fsync: Callable[[int], None] = os.fsync) -> FileAuditLog:
+    return FileAuditLog(chain_directory(path, fsync=fsync), timeout_s, new_metrics())
+
+
+def claim(transaction_id: str, content: bytes = b"content", algorithm: str = "RSASSA_PSS_SHA_256") -> Claim:
+    return Claim("settlement", transaction_id, hashlib.sha256(content).digest(), algorithm)
+
+
+def signature(value: str) -> Signature:
+    """A signature that is recognised by its `value`."""
+    return Signature("RSASSA_PSS_SHA_256", "settlement", "label", "sha256:00", "digest", value, "now", "audit-id")
+
+
+def new_ledger(
+    path: Path,
+    wall_clock: Callable[[], float] = time.time,
+    timeout_s: float = PATIENCE_S,
+    metrics: Metrics | None = None,
+) -> SqliteLedger:
+    return SqliteLedger(path, 120, timeout_s, metrics or new_metrics(), wall_clock)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

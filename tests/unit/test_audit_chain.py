@@ -21,6 +21,7 @@ Tamper = Callable[[bytes], bytes]
 
 CHAIN = "0123456789ab"
 
+
 def chain_of(some: Sequence[AuditEntry], head: Head | None = None) -> list[bytes]:
     """The lines of a chain."""
     head = head or Head(CHAIN)
