@@ -30,9 +30,11 @@ class GroupCommit(Generic[Item, Result]):
     """Calls `commit` with everything that was submitted while the commit before was under way.
 
     `commit` runs on one thread only and MUST return, in order, one result for each item, and only when all are
-    durable. Whatever it raises, every submitter of that group gets an error of its own made by `unavailable`, with the
-    message of a `SignerError`. A group holds at most `max_items`, unless one submission alone is larger: a submission
-    is never split over two commits.
+    durable. When it raises, nobody in the group is answered: each submitter gets an error of its own, made by
+    `unavailable` with the message of a `SignerError`. Any other exception is a defect that one item may have caused, so
+    each submission is then committed by itself.
+
+    A group holds at most `max_items`, unless one submission alone is larger: a submission is never split.
     """
 
     def __init__(
@@ -127,15 +129,23 @@ class GroupCommit(Generic[Item, Result]):
 
     def _run(self) -> None:
         while group := self._next_group():
-            items = [item for submission in group for item in submission.items]
-            try:
-                results = self._commit(items)
-            except Exception as error:  # noqa: BLE001 - the writer outlives every defect, and its submitters learn of it
-                self._failures.inc()
-                self._finish(group, error=error)
-            else:
-                self._sizes.observe(len(items))
-                self._finish(group, results=results)
+            self._commit_group(group)
+
+    def _commit_group(self, group: Sequence[_Submission[Item, Result]]) -> None:
+        items = [item for submission in group for item in submission.items]
+        try:
+            results = self._commit(items)
+        except Exception as error:  # noqa: BLE001 - the writer outlives every defect, and its submitters learn of it
+            if len(group) > 1 and not isinstance(error, SignerError):
+                # One item nobody can store must not fail those beside it, again at each redelivery.
+                for submission in group:
+                    self._commit_group([submission])
+                return
+            self._failures.inc()
+            self._finish(group, error=error)
+        else:
+            self._sizes.observe(len(items))
+            self._finish(group, results=results)
 
     def _next_group(self) -> list[_Submission[Item, Result]]:
         """Wait for work and take all of it that fits; nothing once closed and drained."""

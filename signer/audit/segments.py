@@ -68,8 +68,10 @@ class ChainDirectory:
         try:
             end = self._recover() if self._segment is None or self._end is None else self._end
             return self._write(end, entries)
-        except OSError as error:
+        except BaseException as error:
             self._close_segment()
+            if not isinstance(error, OSError):
+                raise
             msg = f"the audit log cannot be written: {error.strerror}"
             raise AuditUnavailableError(msg) from error
 

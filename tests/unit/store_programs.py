@@ -94,7 +94,7 @@ def fill_ledger(path: str) -> None:
 def until_full(work: Callable[[int], list[str]], healthy: Callable[[], bool]) -> None:
     """Work under a limit to the size of files (EFBIG, as on a full disk), and go on once it is lifted."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_001, hard))
     for number in range(1000):
         try:
             say(durable=work(number), healthy=healthy())

@@ -1,15 +1,18 @@
 """What the tests of the stores on disk share: samples, threads that start together, and programs that can be killed."""
 
 import hashlib
+import json
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -106,3 +109,56 @@ def start_program(name: str, *arguments: object) -> subprocess.Popen[str]:
     """Run a function of `tests.unit.store_programs` in a process of its own."""
     command = [sys.executable, "-m", "tests.unit.store_programs", name, *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+class Disk:
+    """The real fsync, which says what it did, hangs while held, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.synced: list[str] = []
+        self.fail_at: set[int] = set()
+        self.error: Exception = OSError(5, "Input/output error")
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def fsync(self, descriptor: int) -> None:
+        self.entered.set()
+        assert self.gate.wait(PATIENCE_S)
+        self.synced.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        if len(self.synced) in self.fail_at:
+            raise self.error
+        os.fsync(descriptor)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let every fsync hang during the block."""
+        self.gate.clear()
+        self.entered.clear()
+        yield
+        self.gate.set()
+
+
+class CrashError(Exception):
+    """The process ends here."""
+
+
+def records(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in sorted(directory.glob("*.jsonl")) for line in file.read_bytes().splitlines()]
+
+
+def torn_files(directory: Path) -> list[Path]:
+    return sorted(directory.glob("torn-*.bin"))
+
+
+def written(directory: Path, count: int = 3) -> Path:
+    """Make a log of `count` records and give its segment."""
+    with closing(new_audit_log(directory)) as log:
+        log.append([entry(number) for number in range(count)])
+    (segment,) = directory.glob("*.jsonl")
+    return segment
+
+
+def append_bytes(file: Path, content: bytes) -> None:
+    with file.open("ab") as stream:
+        stream.write(content)

@@ -12,6 +12,8 @@ from signer.errors import LedgerUnavailableError
 from signer.group_commit import GroupCommit
 from tests.unit.stores import PATIENCE_S, in_threads, new_metrics, wait_until
 
+POISON = 666
+
 
 class NewDevice(Protocol):
     def __call__(self, timeout_s: float = PATIENCE_S, max_items: int = 1000) -> "Device": ...
@@ -38,6 +40,8 @@ class Device:
         assert self.gate.wait(PATIENCE_S)
         if self.failure is not None:
             raise self.failure
+        if POISON in items:
+            raise ValueError
         self.commits.append(items)
         return [item * 10 for item in items]
 
@@ -151,6 +155,17 @@ def test_a_defect_in_the_commit_is_named_without_its_words(new_device: NewDevice
     assert caught.value.__cause__ is device.failure
     device.failure = None
     assert device.group.submit([2]) == [20]
+
+
+def test_a_defect_hits_only_the_submission_that_caused_it(new_device: NewDevice) -> None:
+    """When a group cannot be committed because of one item in it, the others of the group are committed without it."""
+    device = new_device()
+    with device.held():
+        for number in (1, POISON, 2):
+            device.group.post([number])
+    assert device.group.close()
+    assert device.commits == [[0], [1], [2]]
+    assert device.sample("signer_commit_failures_total") == 1
 
 
 def test_a_hanging_device_frees_its_submitters(new_device: NewDevice) -> None:

@@ -1,0 +1,177 @@
+"""The ledger on disk: durable before it answers, in few commits, held by one process, and well again after faults."""
+
+import functools
+import json
+import sqlite3
+import stat
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from signer.errors import AlreadyRunningError, ConfigurationError, ConflictError, LedgerUnavailableError
+from signer.ledger.sqlite import SqliteLedger
+from signer.ports import Claimed
+from tests.unit.stores import (
+    PATIENCE_S,
+    claim,
+    in_threads,
+    new_ledger,
+    new_metrics,
+    signature,
+    start_program,
+    wait_until,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger" / "ledger.sqlite"
+
+
+def granted(ledger: SqliteLedger, transaction_id: str) -> Claimed:
+    """Claim a transaction that is free."""
+    (answer,) = ledger.claim([claim(transaction_id)])
+    assert isinstance(answer, Claimed)
+    return answer
+
+
+def test_a_batch_costs_one_commit(path: Path) -> None:
+    """Five hundred claims are made durable by one commit, and so are their signatures."""
+    metrics = new_metrics()
+    with closing(new_ledger(path, metrics=metrics)) as ledger:
+        claimed = [
+            answer for answer in ledger.claim([claim(str(n)) for n in range(500)]) if isinstance(answer, Claimed)
+        ]
+        assert metrics.registry.get_sample_value("signer_commit_group_size_count", {"store": "ledger"}) == 1
+        assert ledger.complete([(one, signature(one.claim.transaction_id)) for one in claimed]) == [None] * 500
+        assert metrics.registry.get_sample_value("signer_commit_group_size_count", {"store": "ledger"}) == 2
+
+
+def test_a_batch_is_bound_as_a_whole_or_not_at_all(path: Path) -> None:
+    """When one claim of a batch cannot be stored, those before it are not bound either, and the ledger works on."""
+    with closing(new_ledger(path)) as ledger:
+        with pytest.raises(LedgerUnavailableError, match="UnicodeEncodeError"):
+            ledger.claim([claim("T"), claim("a lone surrogate: \ud800")])
+        (answer,) = ledger.claim([claim("T", b"other")])
+        assert isinstance(answer, Claimed)
+
+
+def test_concurrent_requests_share_a_commit(path: Path) -> None:
+    """Claims of fifteen threads that arrive while a commit waits are made durable by one further commit."""
+    metrics = new_metrics()
+    with closing(new_ledger(path, metrics=metrics)) as ledger, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger.release([Claimed(claim("none"), "none")])
+        wait_until(lambda: ledger._commits.waiting == 0)  # noqa: SLF001 - only the queue knows
+        calls = [functools.partial(ledger.claim, [claim(str(number))]) for number in range(15)]
+        threads = threading.Thread(target=in_threads, args=(calls,))
+        threads.start()
+        wait_until(lambda: ledger._commits.waiting == 15)  # noqa: SLF001
+        other.execute("ROLLBACK")
+        threads.join(PATIENCE_S)
+        assert metrics.registry.get_sample_value("signer_commit_group_size_count", {"store": "ledger"}) == 2
+        assert metrics.registry.get_sample_value("signer_commit_group_size_sum", {"store": "ledger"}) == 16
+
+
+def test_a_commit_waits_for_the_disk(path: Path) -> None:
+    """SQLite is told to sync its write-ahead log in every commit."""
+    with closing(new_ledger(path)) as ledger:
+        connection = ledger._connection  # noqa: SLF001 - the setting belongs to the connection
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_store_that_hangs_is_named_and_leaves_no_lease_behind(path: Path) -> None:
+    """Claims that were not answered in time are free again as soon as the store works."""
+    with closing(new_ledger(path, timeout_s=0.2)) as ledger, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnavailableError):
+            ledger.claim([claim("T")])
+        assert not ledger.healthy
+        other.execute("ROLLBACK")
+        granted(ledger, "T")
+        assert ledger.healthy
+
+
+def test_a_full_disk_is_named_and_the_ledger_recovers_by_itself(path: Path) -> None:
+    """A real write error binds nothing that was not answered; all that was claimed before stays bound."""
+    with start_program("fill_ledger", path) as program:
+        said = [json.loads(line) for line in program.stdout or []]
+    *good, failed, recovered = said
+    assert len(good) > 10
+    assert (failed["code"], failed["healthy"]) == ("ledger_unavailable", False)
+    assert recovered["healthy"]
+    durable = [name for line in [*good, recovered] for name in line["durable"]]
+    with closing(new_ledger(path)) as ledger:
+        assert all(isinstance(a, ConflictError) for a in ledger.claim([claim(name, b"other") for name in durable]))
+
+
+def test_nothing_acknowledged_is_lost_to_kill_9(path: Path) -> None:
+    """Three times a writer of four threads is killed in the middle: what it claimed is bound, what it kept is kept."""
+    for number in range(3):
+        path = path.with_name(f"{number}.sqlite")
+        with start_program("claim_forever", path) as program:
+            assert program.stdout is not None
+            lines = [program.stdout.readline() for _ in range(40)]
+            program.kill()
+            lines += program.stdout.readlines()
+        said = [json.loads(line) for line in lines if line.endswith("\n")]
+        claimed = [name for line in said for name in line.get("claimed", [])]
+        completed = [name for line in said for name in line.get("completed", [])]
+        assert completed
+        with closing(new_ledger(path)) as ledger:
+            assert all(isinstance(a, ConflictError) for a in ledger.claim([claim(name, b"other") for name in claimed]))
+            assert ledger.claim([claim(name) for name in completed]) == [signature(name) for name in completed]
+
+
+def test_a_second_process_is_refused(path: Path, tmp_path: Path) -> None:
+    """Neither this process nor another one can open a ledger that is held; afterwards it is free."""
+    with closing(new_ledger(path)):
+        with pytest.raises(AlreadyRunningError, match="another process holds the ledger"):
+            new_ledger(path)
+        with start_program("open_both", tmp_path / "audit", path) as program:
+            said = [json.loads(line) for line in program.stdout or []]
+        assert [line["code"] for line in said] == [None, "already_running"]
+        assert str(path) in said[1]["message"]
+    new_ledger(path).close()
+
+
+def test_the_files_are_private(path: Path) -> None:
+    """Only the service's user may read the ledger, its write-ahead log, or its directory."""
+    with closing(new_ledger(path)) as ledger:
+        granted(ledger, "T")
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert modes == dict.fromkeys([path.name, *(path.name + end for end in ("-wal", "-shm", ".lock"))], 0o600)
+
+
+def test_a_ledger_of_another_version_is_refused(path: Path) -> None:
+    """A schema this version does not know is neither read nor changed, and the file is let go."""
+    new_ledger(path).close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA user_version = 7")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="schema 7"):
+            new_ledger(path)
+
+
+def test_a_file_that_is_no_ledger_is_refused(path: Path) -> None:
+    """A path that is not usable keeps the service from starting with the ledger's own error."""
+    path.parent.mkdir()
+    path.write_bytes(b"not a database, but long enough to look like one" * 100)
+    with pytest.raises(LedgerUnavailableError, match="SQLITE_NOTADB"):
+        new_ledger(path)
+    with pytest.raises(LedgerUnavailableError, match="Not a directory"):
+        new_ledger(path / "directory" / "ledger.sqlite")
+
+
+def test_a_closed_ledger_takes_nothing(path: Path) -> None:
+    """After closing, claims are refused with the named error; releasing stays silent."""
+    ledger = new_ledger(path)
+    claimed = granted(ledger, "T")
+    ledger.close()
+    ledger.release([claimed])
+    with pytest.raises(LedgerUnavailableError, match="closed"):
+        ledger.claim([claim("T")])
