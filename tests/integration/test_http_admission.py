@@ -78,6 +78,7 @@ def test_who_waits_longer_than_allowed_is_not_signed_for(
         first = clients.submit(ask, entrance, 1)
         held.wait_for(1)
         late = ask(entrance, 2)
+        assert not first.done()
         held.let_go()
         assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
         assert first.result().json()["code"] == "deadline_exceeded"

@@ -65,13 +65,13 @@ def test_what_can_never_be_signed_is_set_aside(entrance: Entrance, body: str, co
 
 
 def test_a_transaction_already_signed_with_other_content_is_a_conflict(entrance: Entrance) -> None:
-    """A known transaction with new content takes its whole batch to quarantine; the first signature stays the only."""
+    """A known transaction with new content takes its batch to quarantine, and nothing of it is signed."""
     entrance.queues.inbound.put(batch("TXN-1", "TXN-2"))
     entrance.wait_for("forwarded")
-    changed = batch(transactions=[{"transaction_id": "TXN-2", "message": {"amount": "9.99"}}, GOOD | {"message": {}}])
-    entrance.queues.inbound.put(changed)
+    changed = {"transaction_id": "TXN-2", "message": {"amount": "9.99"}}
+    entrance.queues.inbound.put(batch(transactions=[changed, GOOD | {"transaction_id": "TXN-7"}]))
     (message,) = entrance.queues.quarantine.take()
-    assert codes_of(message) == ["transaction_conflict", "transaction_conflict"]
+    assert codes_of(message) == ["transaction_conflict", ABANDONED]
     entrance.drain()
     assert entrance.queues.outbound.depth == 1
     assert len(entrance.simulation.key_ring.signed) == 2
