@@ -11,8 +11,9 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from signer.errors import SignerError
-from signer.hsm.compliance import check_key, find_private_key
-from signer.hsm.module import Module, close_session, crypto_user_of
+from signer.hsm.compliance import checked_public_key
+from signer.hsm.errors import HsmFault
+from signer.hsm.module import Module, crypto_user_of
 from signer.settings import Settings, SqsSettings, read_pin
 from signer.signatures import fingerprint
 from signer.sqs.client import make_client
@@ -59,8 +60,8 @@ def _hsm(settings: Settings) -> Iterator[Check]:
         yield Check("token", ok=True, found=f"{settings.hsm.token}, serial {module.token_serial}")
         try:
             module.log_in(pin)
-        except SignerError as error:
-            yield Check("login", ok=False, found=error.message, fix=_LOGIN_FIX)
+        except HsmFault as fault:
+            yield Check("login", ok=False, found=str(fault), fix=_LOGIN_FIX)
             return
         yield Check("login", ok=True, found=f"Crypto User {crypto_user}")
         yield from _keys(settings, module)
@@ -73,14 +74,14 @@ def _keys(settings: Settings, module: Module) -> Iterator[Check]:
     try:
         for spec in key_specs(settings):
             try:
-                public_key = check_key(find_private_key(session, spec), spec)
-            except SignerError as error:
-                yield Check(f"key {spec.alias}", ok=False, found=error.message, fix=_KEY_FIX)
+                public_key = checked_public_key(session, spec)
+            except (SignerError, HsmFault) as error:
+                yield Check(f"key {spec.alias}", ok=False, found=str(error), fix=_KEY_FIX)
             else:
                 waived = f"; waived: {', '.join(sorted(spec.waived))}" if spec.waived else ""
                 yield Check(f"key {spec.alias}", ok=True, found=f"{spec.label}, {fingerprint(public_key)}{waived}")
     finally:
-        close_session(session)
+        module.close_session(session)
 
 
 def _queues(settings: SqsSettings) -> Iterator[Check]:

@@ -39,6 +39,15 @@ class Metrics:
         self.sessions_discarded = Counter(
             "signer_sessions_discarded", "Signing sessions thrown away, by reason.", ["reason"], registry=registry
         )
+        self.hsm_retries = Counter(
+            "signer_hsm_retries", "Calls into the HSM that failed, by return code.", ["code"], registry=registry
+        )
+        self.hsm_mended = Counter(
+            "signer_hsm_mended", "What it took to get the HSM back: login, rebuild.", ["by"], registry=registry
+        )
+        self.breaker_open = Gauge(
+            "signer_hsm_breaker_open", "1 while the HSM does not sign and nobody but a probe asks.", registry=registry
+        )
         self.verification_failures = Counter(
             "signer_verification_failures",
             "Signatures from the HSM that did not verify and were withheld.",

@@ -196,9 +196,16 @@ class KeyRing(Protocol):
         """Give the checked key; raises `UnknownKeyError`."""
         ...
 
-    def sign(self, tasks: Sequence[SignTask], deadline: Deadline) -> list[RawSignature | SignerError]:
+    def problems(self) -> tuple[str, ...]:
+        """Say why nothing can be signed at present; empty while signatures come, or may."""
+        ...
+
+    def sign(
+        self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
+    ) -> list[RawSignature | SignerError]:
         """Sign every task, spread over the signing sessions, and answer for each, in order.
 
-        A session that failed MUST NOT be used again.
+        A session that failed in an unknown way MUST NOT be used again. While there are `problems`, only who is
+        `probing` reaches the HSM.
         """
         ...

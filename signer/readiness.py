@@ -13,8 +13,9 @@ from signer.logs import Logger
 from signer.metrics import Metrics
 from signer.ports import AuditEntry, AuditLog, KeyRing, RawSignature, SignTask
 from signer.signatures import DEFAULT_ALGORITHM, verifies
-from signer.work import timestamp
+from signer.work import signed_by, timestamp
 
+_LOOK_INTERVAL_S = 0.5
 _PROBE_DOMAIN = b"signer readiness probe, not a transaction\n"
 
 
@@ -40,6 +41,7 @@ class Readiness:
         self._wall_clock = wall_clock
         self._interval_s = interval_s
         self._problems: tuple[str, ...] = ("no probe has finished yet",)
+        self._last_codes: dict[str, str | None] = {}
         self._checked_at_s = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="readiness", daemon=True)
@@ -67,7 +69,7 @@ class Readiness:
             return ("the service is shutting down",)
         if time.monotonic() - self._checked_at_s > 3 * self._interval_s:
             return ("the last probe is too old",)
-        return self._problems
+        return self._problems or self._key_ring.problems()
 
     def probe(self) -> None:
         """Let every key sign and verify one random digest, and note what went wrong."""
@@ -88,37 +90,43 @@ class Readiness:
     def _prove(self, alias: str) -> None:
         key = self._key_ring.key(alias)
         digest = hashlib.sha256(_PROBE_DOMAIN + secrets.token_bytes(32)).digest()
-        (answer,) = self._key_ring.sign([SignTask(key, DEFAULT_ALGORITHM, digest)], Deadline.after(self._interval_s))
-        sound = isinstance(answer, RawSignature) and verifies(key.public_key, DEFAULT_ALGORITHM, digest, answer.value)
-        error = (
-            None
-            if sound
-            else answer
-            if isinstance(answer, SignerError)
-            else SignatureInvalidError("it does not verify")
-        )
-        self._audit.append(
-            [
-                AuditEntry(
-                    time=timestamp(self._wall_clock()),
-                    operation="probe",
-                    outcome="done" if error is None else "failed",
-                    error_code=error.code if error is not None else None,
-                    entrance="service",
-                    key_alias=key.alias,
-                    key_label=key.label,
-                    key_fingerprint=key.fingerprint,
-                    algorithm=DEFAULT_ALGORITHM.name,
-                    mechanism=DEFAULT_ALGORITHM.mechanism,
-                    token_serial=key.token_serial,
-                    crypto_user=key.crypto_user,
-                    digest="sha256:" + digest.hex(),
-                )
-            ]
-        )
+        task = SignTask(key, DEFAULT_ALGORITHM, digest)
+        (answer,) = self._key_ring.sign([task], Deadline.after(self._interval_s), probing=True)
+        error = _flaw_of(task, answer)
+        code = error.code if error is not None else None
+        # Every use of a key is recorded; an outage once for each thing that is wrong, not twice a second.
+        if error is None or self._last_codes.get(alias) != code:
+            self._audit.append([_entry(task, answer, code, timestamp(self._wall_clock()))])
+        self._last_codes[alias] = code
         if error is not None:
             raise error
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._interval_s):
-            self.probe()
+        while not self._stopping.wait(min(_LOOK_INTERVAL_S, self._interval_s)):
+            due = time.monotonic() - self._checked_at_s >= self._interval_s
+            # While something is wrong it is probed all the time: the first signature that comes ends the outage.
+            if due or self._problems or self._key_ring.problems():
+                self.probe()
+
+
+def _flaw_of(task: SignTask, answer: RawSignature | SignerError) -> SignerError | None:
+    if isinstance(answer, SignerError):
+        return answer
+    if verifies(task.key.public_key, task.algorithm, task.digest, answer.value):
+        return None
+    return SignatureInvalidError("the signature of the probe does not verify")
+
+
+def _entry(task: SignTask, answer: RawSignature | SignerError, code: str | None, now: str) -> AuditEntry:
+    entry = AuditEntry(
+        time=now,
+        operation="probe",
+        outcome="done" if code is None else "failed",
+        error_code=code,
+        entrance="service",
+        key_alias=task.key.alias,
+        algorithm=task.algorithm.name,
+        mechanism=task.algorithm.mechanism,
+        digest="sha256:" + task.digest.hex(),
+    )
+    return entry if isinstance(answer, SignerError) else signed_by(entry, task.key, answer)

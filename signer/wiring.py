@@ -18,8 +18,9 @@ from signer.audit.file import FileAuditLog
 from signer.audit.segments import ChainDirectory
 from signer.errors import UnavailableError
 from signer.hsm.compliance import KeySpec
+from signer.hsm.connection import Connection
 from signer.hsm.keyring import HsmKeyRing
-from signer.hsm.module import Module, crypto_user_of
+from signer.hsm.module import crypto_user_of
 from signer.ledger.sqlite import SqliteLedger
 from signer.metrics import Metrics
 from signer.policy import Policy
@@ -45,11 +46,11 @@ def key_specs(settings: Settings) -> list[KeySpec]:
 @contextmanager
 def open_key_ring(settings: Settings, metrics: Metrics, logger: logs.Logger, sessions: int) -> Iterator[HsmKeyRing]:
     """Load the module, log in, check every key; the module is finalised last."""
-    pin = read_pin(settings.hsm)
-    crypto_user = crypto_user_of(pin, settings.hsm.crypto_user)
-    with closing(Module(settings.hsm.module, settings.hsm.token)) as module:
-        module.log_in(pin)
-        key_ring = HsmKeyRing(module, crypto_user, key_specs(settings), sessions, metrics, logger)
+    hsm = settings.hsm
+    crypto_user = crypto_user_of(read_pin(hsm), hsm.crypto_user)
+    # Read again for every login: it need not stay in memory, and a rotated one is found.
+    with closing(Connection(hsm.module, hsm.token, lambda: read_pin(hsm), metrics, logger)) as connection:
+        key_ring = HsmKeyRing(connection, crypto_user, key_specs(settings), sessions, metrics, logger)
         with closing(key_ring):
             yield key_ring
 

@@ -108,7 +108,7 @@ class Work:
             digest="sha256:" + self.request.digest.hex(),
         )
         if self.raw is not None and self.key is not None:
-            return _signed_by(entry, self.key, self.raw)
+            return signed_by(entry, self.key, self.raw)
         if self.signature is not None:
             return _replay_of(entry, self.signature)
         return entry
@@ -119,7 +119,8 @@ def timestamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _signed_by(entry: AuditEntry, key: SigningKey, raw: RawSignature) -> AuditEntry:
+def signed_by(entry: AuditEntry, key: SigningKey, raw: RawSignature) -> AuditEntry:
+    """Add what signed: key, handle, token, session and Crypto User, and the hash of the signature."""
     return replace(
         entry,
         key_label=key.label,

@@ -58,7 +58,13 @@ class SimulatedKeyRing(Holdable):
             msg = "no key with this alias is configured"
             raise UnknownKeyError(msg) from None
 
-    def sign(self, tasks: Sequence[SignTask], deadline: Deadline) -> list[RawSignature | SignerError]:
+    def problems(self) -> tuple[str, ...]:
+        return ()
+
+    def sign(
+        self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
+    ) -> list[RawSignature | SignerError]:
+        del probing
         self._pass_by()
         try:
             self._faults.strike()

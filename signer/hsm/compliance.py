@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pkcs11 import Attribute, KeyType, ObjectClass
 
 from signer.errors import KeyRefusedError
-from signer.hsm.errors import translate
+from signer.hsm.errors import fault
 from signer.signatures import fingerprint
 
 _KEY_BITS: Final = 2048
@@ -34,16 +34,27 @@ class KeySpec:
     waived: frozenset[str]
 
 
-def find_private_key(session: pkcs11.Session, spec: KeySpec) -> pkcs11.PrivateKey:
-    """Find the one private key with the label; raises `KeyRefusedError` when there is none, or more than one."""
+def find_private_key(session: pkcs11.Session, spec: KeySpec) -> pkcs11.PrivateKey | None:
+    """Find the one private key with the label; raises `KeyRefusedError` if there are several, or `HsmFault`.
+
+    None may also mean that the login is gone: private objects are then invisible (PKCS#11 2.40, section 4.4).
+    """
     template = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.LABEL: spec.label}
     try:
         found = list(session.get_objects(template))
     except pkcs11.PKCS11Error as error:
-        raise translate(error, "C_FindObjects") from None
-    if len(found) != 1 or not isinstance(found[0], pkcs11.PrivateKey):
-        raise _refused(spec, f"found {len(found) or 'no'} private keys with this label, expected exactly one")
-    return found[0]
+        raise fault(error, "C_FindObjects") from None
+    if len(found) > 1:
+        raise refused(spec, f"found {len(found)} private keys with this label, expected exactly one")
+    return found[0] if found and isinstance(found[0], pkcs11.PrivateKey) else None
+
+
+def checked_public_key(session: pkcs11.Session, spec: KeySpec) -> rsa.RSAPublicKey:
+    """Find the key and check it; raises `KeyRefusedError` for anything but exactly the right key."""
+    key = find_private_key(session, spec)
+    if key is None:
+        raise refused(spec, "found no private keys with this label, expected exactly one")
+    return check_key(key, spec)
 
 
 def check_key(key: pkcs11.PrivateKey, spec: KeySpec) -> rsa.RSAPublicKey:
@@ -54,7 +65,7 @@ def check_key(key: pkcs11.PrivateKey, spec: KeySpec) -> rsa.RSAPublicKey:
     """
     key_type = _read(key, Attribute.KEY_TYPE, spec)
     if key_type != KeyType.RSA:
-        raise _refused(spec, f"found key type {getattr(key_type, 'name', key_type)}, expected RSA")
+        raise refused(spec, f"found key type {getattr(key_type, 'name', key_type)}, expected RSA")
     public_key = read_public_key(key, spec)
     deviations = _deviations_of_public_half(public_key, spec)
     for attribute, expected, waiver in _REQUIRED:
@@ -62,7 +73,7 @@ def check_key(key: pkcs11.PrivateKey, spec: KeySpec) -> rsa.RSAPublicKey:
         if found is not expected and waiver not in spec.waived:
             deviations.append(f"found {attribute.name} {found}, expected {expected}")
     if deviations:
-        raise _refused(spec, "; ".join(deviations))
+        raise refused(spec, "; ".join(deviations))
     return public_key
 
 
@@ -73,7 +84,7 @@ def read_public_key(key: pkcs11.PrivateKey, spec: KeySpec) -> rsa.RSAPublicKey:
     try:
         return rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except ValueError:
-        raise _refused(spec, "found a modulus or public exponent that makes no RSA key") from None
+        raise refused(spec, "found a modulus or public exponent that makes no RSA key") from None
 
 
 def _deviations_of_public_half(public_key: rsa.RSAPublicKey, spec: KeySpec) -> list[str]:
@@ -92,10 +103,11 @@ def _read(key: pkcs11.PrivateKey, attribute: Attribute, spec: KeySpec) -> Any:
     try:
         return key[attribute]
     except (pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive):
-        raise _refused(spec, f"found no readable {attribute.name}") from None
+        raise refused(spec, f"found no readable {attribute.name}") from None
     except pkcs11.PKCS11Error as error:
-        raise translate(error, "C_GetAttributeValue") from None
+        raise fault(error, "C_GetAttributeValue") from None
 
 
-def _refused(spec: KeySpec, why: str) -> KeyRefusedError:
+def refused(spec: KeySpec, why: str) -> KeyRefusedError:
+    """Name the key and what is wrong with it."""
     return KeyRefusedError(f"key {spec.alias} (label {spec.label}): {why}")

@@ -1,4 +1,4 @@
-"""C_Initialize with OS locking and C_Finalize, called by ctypes because python-pkcs11 offers neither.
+"""C_Initialize with OS locking, C_Finalize and C_Login, called by ctypes because python-pkcs11 does not offer them so.
 
 python-pkcs11 calls `C_Initialize(NULL)`, which promises the module that only one thread will ever call it
 (PKCS#11 2.40, section 5.4), and then releases the GIL around every call. Under two threads that is a crash.
@@ -14,8 +14,10 @@ from signer.errors import HsmConfigurationError, HsmUnavailableError
 
 CKR_OK: Final = 0x000
 CKR_CANT_LOCK: Final = 0x00A
+CKR_USER_ALREADY_LOGGED_IN: Final = 0x100
 CKR_CRYPTOKI_ALREADY_INITIALIZED: Final = 0x191
 _CKF_OS_LOCKING_OK: Final = 0x2
+_CKU_USER: Final = 1
 
 
 class _InitializeArgs(ctypes.Structure):
@@ -38,6 +40,12 @@ class _FunctionList(ctypes.Structure):
         ("version", ctypes.c_ubyte * 2),
         ("c_initialize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
         ("c_finalize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
+        # Sixteen functions that nobody needs here stand in between.
+        ("others", ctypes.c_void_p * 16),
+        (
+            "c_login",
+            ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong),
+        ),
     )
 
 
@@ -68,6 +76,12 @@ def initialize(path: Path) -> None:
     if code != CKR_OK:
         msg = f"the PKCS#11 module {path} does not initialise (CKR 0x{code:08X})"
         raise HsmUnavailableError(msg)
+
+
+def log_in(path: Path, session_handle: int, pin: str) -> int:
+    """Call C_Login and give its return code; python-pkcs11's own way leaks a session with every refusal."""
+    octets = pin.encode()
+    return int(_function_list(path).c_login(session_handle, _CKU_USER, octets, len(octets)))
 
 
 def finalize(path: Path) -> None:

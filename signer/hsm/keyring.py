@@ -1,5 +1,6 @@
-"""Alias to label to checked key; signs digests, spread over the signing sessions."""
+"""Alias to label to checked key; signs digests, spread over the signing sessions, and comes through faults."""
 
+import random
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,9 +13,11 @@ from pkcs11.types import SignMixin
 
 from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, KeyRefusedError, SignerError, UnknownKeyError
-from signer.hsm.compliance import KeySpec, check_key, find_private_key, read_public_key
-from signer.hsm.errors import translate
-from signer.hsm.module import Module, close_session
+from signer.hsm.breaker import Breaker
+from signer.hsm.compliance import KeySpec, checked_public_key, find_private_key, read_public_key
+from signer.hsm.connection import Connection, Lent
+from signer.hsm.errors import NOT_FOUND, Fate, HsmFault, fault
+from signer.hsm.module import Module
 from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
 from signer.logs import Logger
 from signer.metrics import Metrics
@@ -26,6 +29,10 @@ _MECHANISMS: Final[dict[str, tuple[Mechanism, Any]]] = {
     "CKM_RSA_PKCS": (Mechanism.RSA_PKCS, None),
     "CKM_RSA_PKCS_PSS": (Mechanism.RSA_PKCS_PSS, (Mechanism.SHA256, MGF.SHA256, DIGEST_SIZE_BYTES)),
 }
+_OPENING_TIMEOUT_S: Final = 60.0
+_TRIES_BEYOND_SESSIONS: Final = 4
+_THROTTLE_PAUSE_S: Final = 0.01
+_LONGEST_THROTTLE_PAUSE_S: Final = 0.5
 
 
 class HsmKeyRing:
@@ -33,7 +40,7 @@ class HsmKeyRing:
 
     def __init__(
         self,
-        module: Module,
+        connection: Connection,
         crypto_user: str,
         specs: Sequence[KeySpec],
         sessions: int,
@@ -41,22 +48,22 @@ class HsmKeyRing:
         logger: Logger,
     ) -> None:
         """Check every key on a session of its own; raises `KeyRefusedError` for the first that is not right."""
-        self._module = module
+        self._connection = connection
         self._specs = {spec.alias: spec for spec in specs}
-        self._keys: dict[str, SigningKey] = {}
+        self._breaker = Breaker(metrics, logger)
+        self._retries = metrics.hsm_retries
         self._pool = SessionPool(self._open_session, sessions, metrics)
         # One worker a session; the thread that asks works too, so no batch waits for another one's workers.
         self._workers = ThreadPoolExecutor(sessions, thread_name_prefix="hsm")
-        session = module.open_session()
-        try:
-            for spec in specs:
-                self._keys[spec.alias] = self._load(session, spec, crypto_user, logger)
-        finally:
-            close_session(session)
+        self._keys = self._load(crypto_user, logger)
 
     def warm_up(self, interval_s: float) -> None:
         """Open every signing session and look its keys up, `interval_s` apart."""
-        self._pool.warm_up(interval_s)
+        try:
+            with self._connection.lend(Deadline.after(_OPENING_TIMEOUT_S)) as lent:
+                self._pool.warm_up(lent, interval_s)
+        except HsmFault as found:
+            raise found.error from None
 
     def aliases(self) -> tuple[str, ...]:
         """Name every configured key."""
@@ -70,8 +77,23 @@ class HsmKeyRing:
             msg = "no key with this alias is configured"
             raise UnknownKeyError(msg) from None
 
-    def sign(self, tasks: Sequence[SignTask], deadline: Deadline) -> list[RawSignature | SignerError]:
-        """Sign every task, as many at once as there are sessions, and answer for each, in order."""
+    def problems(self) -> tuple[str, ...]:
+        """Say why nothing is signed at present; empty while the breaker is closed."""
+        reason = self._breaker.reason
+        return () if reason is None else (f"the HSM does not sign: {reason}",)
+
+    def sign(
+        self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
+    ) -> list[RawSignature | SignerError]:
+        """Sign every task, as many at once as there are sessions, and answer for each, in order.
+
+        While the breaker is open everyone but who is `probing` is answered at once.
+        """
+        try:
+            if not probing:
+                self._breaker.check()
+        except HsmUnavailableError as error:
+            return [error for _ in tasks]
         answers: dict[int, RawSignature | SignerError] = {}
         pending = deque(enumerate(tasks))
         helpers = [
@@ -86,7 +108,7 @@ class HsmKeyRing:
         return [answers[index] for index in range(len(tasks))]
 
     def close(self) -> None:
-        """Close every signing session; the module itself stays logged in."""
+        """Close every signing session; the connection stays."""
         self._workers.shutdown()
         self._pool.close()
 
@@ -100,18 +122,48 @@ class HsmKeyRing:
             except IndexError:
                 return
             try:
-                answers[index] = self._sign_one(task, deadline)
+                answers[index] = self._sign_with_retries(task, deadline)
             except SignerError as error:
                 # Whatever is wrong with the HSM is never the transaction's fault: it may be tried again.
                 answers[index] = error if error.retryable else HsmUnavailableError(error.message)
 
-    def _sign_one(self, task: SignTask, deadline: Deadline) -> RawSignature:
-        deadline.check()
+    def _sign_with_retries(self, task: SignTask, deadline: Deadline) -> RawSignature:
+        """Try until the deadline while the HSM is throttled, and a few times after anything else that may pass."""
+        for attempt in range(1_000_000):
+            deadline.check()
+            generation = self._connection.generation
+            try:
+                signature = self._sign_once(task, deadline)
+            except HsmFault as found:
+                self._retries.labels(found.rule.name).inc()
+                self._mend_or_give_up(found, generation, attempt, deadline)
+            else:
+                self._connection.worked()
+                self._breaker.succeeded()
+                return signature
+        raise AssertionError  # pragma: no cover - the deadline comes first
+
+    def _mend_or_give_up(self, found: HsmFault, generation: int, attempt: int, deadline: Deadline) -> None:
+        throttled = found.rule.fate is Fate.KEEP and found.rule.retry
+        # When all sessions died at once, one request may meet every one of them before it gets a new one.
+        tries = self._pool.size + _TRIES_BEYOND_SESSIONS
+        if not throttled and (not found.rule.retry or attempt + 1 >= tries):
+            self._breaker.failed(str(found))
+            raise found.error from None
+        try:
+            self._connection.mend(found.rule.fate, generation)
+        except SignerError as error:
+            self._breaker.failed(error.message)
+            raise
+        if throttled:
+            longest_s = min(_THROTTLE_PAUSE_S * 2.0**attempt, _LONGEST_THROTTLE_PAUSE_S)
+            time.sleep(min(random.uniform(0, longest_s), deadline.remaining_s()))  # noqa: S311 - jitter is no secret
+
+    def _sign_once(self, task: SignTask, deadline: Deadline) -> RawSignature:
         mechanism, parameter = _MECHANISMS[task.algorithm.mechanism]
         asked_s = time.perf_counter()
         # Borrowed for one signature only, so that a single request need not wait for a whole batch.
-        with self._pool.borrow(deadline) as session:
-            self._module.check_process()
+        with self._connection.lend(deadline) as lent, self._pool.borrow(lent, deadline) as session:
             key = session.keys[task.key.label]
             began_s = time.perf_counter()
             try:
@@ -119,7 +171,7 @@ class HsmKeyRing:
                     task.algorithm.hsm_input(task.digest), mechanism=mechanism, mechanism_param=parameter
                 )
             except pkcs11.PKCS11Error as error:
-                raise translate(error, "C_Sign") from None
+                raise fault(error, "C_Sign") from None
             ended_s = time.perf_counter()
             return RawSignature(
                 value=value,
@@ -129,28 +181,40 @@ class HsmKeyRing:
                 hsm_sign_s=ended_s - began_s,
             )
 
-    def _load(self, session: pkcs11.Session, spec: KeySpec, crypto_user: str, logger: Logger) -> SigningKey:
-        public_key = check_key(find_private_key(session, spec), spec)
-        if spec.waived:
-            logger.warning("key.checks_waived", key=spec.alias, label=spec.label, waived=sorted(spec.waived))
-        return SigningKey(
-            spec.alias, spec.label, fingerprint(public_key), public_key, self._module.token_serial, crypto_user
-        )
+    def _load(self, crypto_user: str, logger: Logger) -> dict[str, SigningKey]:
+        with self._connection.lend(Deadline.after(_OPENING_TIMEOUT_S)) as lent:
+            try:
+                session = lent.module.open_session()
+                keys = [self._load_one(lent.module, session, spec, crypto_user) for spec in self._specs.values()]
+            except HsmFault as found:
+                raise found.error from None
+            lent.module.close_session(session)
+        for spec in self._specs.values():
+            if spec.waived:
+                logger.warning("key.checks_waived", key=spec.alias, label=spec.label, waived=sorted(spec.waived))
+        return {key.alias: key for key in keys}
 
-    def _open_session(self) -> SigningSession:
-        raw = self._module.open_session()
+    @staticmethod
+    def _load_one(module: Module, session: pkcs11.Session, spec: KeySpec, crypto_user: str) -> SigningKey:
+        public_key = checked_public_key(session, spec)
+        return SigningKey(spec.alias, spec.label, fingerprint(public_key), public_key, module.token_serial, crypto_user)
+
+    def _open_session(self, lent: Lent) -> SigningSession:
+        raw = lent.module.open_session()
         try:
             keys = {key.label: self._look_up(raw, key) for key in self._keys.values()}
-            return SigningSession(raw, raw.handle, keys)  # type: ignore[attr-defined] # the stub leaves it out
         except BaseException:
-            close_session(raw)
+            lent.module.close_session(raw)
             raise
+        return SigningSession(lent.module, raw, lent.generation, keys)
 
     def _look_up(self, raw: pkcs11.Session, key: SigningKey) -> SessionKey:
         # Handles belong to a session; and the label may point to another key by now.
         spec = self._specs[key.alias]
         try:
             found = find_private_key(raw, spec)
+            if found is None:
+                raise HsmFault(NOT_FOUND, f"looking key {key.alias} up")
             same = read_public_key(found, spec).public_numbers() == key.public_key.public_numbers()
         except KeyRefusedError as error:
             raise HsmUnavailableError(error.message) from None

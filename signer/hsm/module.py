@@ -1,5 +1,6 @@
-"""The PKCS#11 module of this process: loaded with OS locking, its token found by label, logged in once."""
+"""The PKCS#11 module of this process: loaded with OS locking, its token found by label, one session logged in."""
 
+import contextlib
 import os
 import random
 import time
@@ -10,27 +11,27 @@ import pkcs11
 
 from signer.errors import HsmConfigurationError, HsmUnavailableError
 from signer.hsm import cryptoki
-from signer.hsm.errors import translate
+from signer.hsm.errors import RULES, HsmFault, Rule, fault
 
-_INITIALIZE_ATTEMPTS: Final = 5
 _INITIALIZE_PAUSE_S: Final = 0.1
 
 
 class Module:
-    """One loaded module and its one login session, which lives as long as the process uses the HSM.
+    """One loaded and initialised module; rebuilding means closing it and loading the next.
 
-    The login belongs to the process (PKCS#11 2.40, section 5.6): closing the session that carries it logs every
-    other session out. So it is opened first, kept apart, closed last, and signing sessions open without a PIN.
+    The login belongs to the process (PKCS#11 2.40, section 5.6): when the last logged-in session closes, or any logs
+    out, every other session loses its keys. So one session carries the login, kept apart from those that sign.
     """
 
-    def __init__(self, path: Path, token_label: str) -> None:
+    def __init__(self, path: Path, token_label: str, attempts: int = 1) -> None:
         """Load and initialise `path` and find the token; raises `HsmConfigurationError` or `HsmUnavailableError`."""
         self.path = path
         self._pid = os.getpid()
+        self._closed = False
         self._login_session: pkcs11.Session | None = None
-        self._library = _load(path)
+        library = _load(path, attempts)
         try:
-            self._token = _find_token(self._library, token_label)
+            self.token = _find_token(library, token_label)
         except BaseException:
             cryptoki.finalize(path)
             raise
@@ -38,24 +39,33 @@ class Module:
     @property
     def token_serial(self) -> str:
         """The token's serial number, as the module tells it."""
-        return self._token.serial.decode("ascii", "replace")
+        return self.token.serial.decode("ascii", "replace")
 
-    def log_in(self, pin: str) -> None:
-        """Log the process in as Crypto User, once; raises `LoginRefusedError`, after which nobody may try again."""
+    def log_in(self, pin: str) -> bool:
+        """Log the process in as Crypto User, on a session of its own; False if it still was. Raises `HsmFault`.
+
+        Whoever is told `Fate.FATAL` must not try again.
+        """
+        session = self.open_session()
+        code = cryptoki.log_in(self.path, handle_of(session), pin)
+        if code == cryptoki.CKR_OK:
+            # The former one goes only now: closing the last session of a process logs it out.
+            former, self._login_session = self._login_session, session
+            self.close_session(former)
+            return True
+        self.close_session(session)
+        if code == cryptoki.CKR_USER_ALREADY_LOGGED_IN and self._login_session is not None:
+            return False
+        raise HsmFault(RULES.get(code) or Rule.unknown(code), "C_Login")
+
+    def open_session(self) -> pkcs11.Session:
+        """Open a session; it is logged in if the process is. Raises `HsmFault`."""
         self.check_process()
         try:
             # rw: CloudHSM refuses read-only sessions with CKR_FUNCTION_FAILED.
-            self._login_session = self._token.open(rw=True, user_pin=pin)
+            return self.token.open(rw=True)
         except pkcs11.PKCS11Error as error:
-            raise translate(error, "C_Login") from None
-
-    def open_session(self) -> pkcs11.Session:
-        """Open a session for signing; it is logged in because the process is. Raises `HsmUnavailableError`."""
-        self.check_process()
-        try:
-            return self._token.open(rw=True)
-        except pkcs11.PKCS11Error as error:
-            raise translate(error, "C_OpenSession") from None
+            raise fault(error, "C_OpenSession") from None
 
     def check_process(self) -> None:
         """Raise `HsmUnavailableError` in a child that was forked after loading: the sessions are its parent's."""
@@ -63,38 +73,50 @@ class Module:
             msg = "this process was forked after the HSM was opened and must not use its sessions"
             raise HsmUnavailableError(msg)
 
-    def close(self) -> None:
-        """Log out and finalise; every signing session must be closed by now. Does nothing in a forked child."""
-        if os.getpid() != self._pid:
+    def close_session(self, session: pkcs11.Session | None) -> None:
+        """Close a session, alive or dead; not after `close`, when its handle may be another session's."""
+        if session is None or self._closed or os.getpid() != self._pid:
             return
-        if self._login_session is not None:
-            close_session(self._login_session)
-        cryptoki.finalize(self.path)
+        with contextlib.suppress(pkcs11.PKCS11Error):
+            session.close()
+
+    def close(self) -> None:
+        """Finalise, which closes every session and logs out. Does nothing in a forked child."""
+        if os.getpid() == self._pid and not self._closed:
+            self._closed = True
+            cryptoki.finalize(self.path)
 
 
-def close_session(session: pkcs11.Session) -> None:
-    """Close a session that may be dead already."""
-    try:
-        session.close()
-    except pkcs11.PKCS11Error:
-        # It is gone either way, and C_Finalize closes what is left.
-        return
+def handle_of(session: pkcs11.Session) -> int:
+    """Give a session's handle, which the library has and its type stub leaves out."""
+    return int(session.handle)  # type: ignore[attr-defined]
 
 
-def _load(path: Path) -> cryptoki.LockingLibrary:
+def crypto_user_of(pin: str, fallback: str | None) -> str:
+    """Name the Crypto User for the audit log: what the settings say, else the user in CloudHSM's `user:password`."""
+    user, colon, _password = pin.partition(":")
+    if fallback is not None:
+        return fallback
+    if colon and user:
+        return user
+    msg = "the PIN does not have the shape user:password, and hsm.crypto_user does not name the user either"
+    raise HsmConfigurationError(msg)
+
+
+def _load(path: Path, attempts: int) -> cryptoki.LockingLibrary:
     if not path.is_file():
         msg = f"there is no PKCS#11 module at {path}"
         raise HsmConfigurationError(msg)
-    for attempt in range(1, _INITIALIZE_ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         try:
             return cryptoki.LockingLibrary(str(path))
         except HsmUnavailableError:
             # Several processes that start at once on one SoftHSM token get in each other's way.
-            if attempt == _INITIALIZE_ATTEMPTS:
+            if attempt == attempts:
                 raise
             time.sleep(random.uniform(0.5, 1.5) * _INITIALIZE_PAUSE_S * attempt)  # noqa: S311 - jitter is no secret
         except pkcs11.PKCS11Error as error:
-            raise translate(error, f"loading {path}") from None
+            raise fault(error, f"loading {path}").error from None
     raise AssertionError  # pragma: no cover - the loop returns or raises
 
 
@@ -108,16 +130,5 @@ def _find_token(library: cryptoki.LockingLibrary, label: str) -> pkcs11.Token:
         msg = f"the PKCS#11 module has several tokens with the label {label}; labels must be unique"
         raise HsmConfigurationError(msg) from None
     except pkcs11.PKCS11Error as error:
-        raise translate(error, "C_GetSlotList") from None
+        raise fault(error, "C_GetSlotList").error from None
     return token
-
-
-def crypto_user_of(pin: str, fallback: str | None) -> str:
-    """Name the Crypto User for the audit log: CloudHSM's PIN is `user:password`; else what the settings say."""
-    user, colon, _password = pin.partition(":")
-    if fallback is not None:
-        return fallback
-    if colon and user:
-        return user
-    msg = "the PIN does not have the shape user:password, and hsm.crypto_user does not name the user either"
-    raise HsmConfigurationError(msg)

@@ -12,7 +12,9 @@ from pkcs11.types import SignMixin
 
 from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, PoolExhaustedError
-from signer.hsm.module import close_session
+from signer.hsm.connection import Lent
+from signer.hsm.errors import Fate, HsmFault
+from signer.hsm.module import Module, handle_of
 from signer.metrics import Metrics
 
 
@@ -28,20 +30,36 @@ class SessionKey:
 class SigningSession:
     """A session with the keys that were looked up in it."""
 
+    module: Module
     raw: pkcs11.Session
-    handle: int
+    generation: int
+    """Of the connection, when it was opened."""
     keys: dict[str, SessionKey]
     """By key label."""
+
+    @property
+    def handle(self) -> int:
+        """The session's handle."""
+        return handle_of(self.raw)
+
+    def close(self) -> None:
+        """Close it, unless its module is gone and it went along."""
+        self.module.close_session(self.raw)
 
 
 class SessionPool:
     """Lends signing sessions, each to one thread at a time.
 
-    A session whose use raised anything is closed, and the next borrower of its place opens a new one: so the pool
-    heals by being used, and an HSM that is away costs each borrower one attempt.
+    A session whose use raised anything but a fault that spares it is closed, and so is one of an earlier generation;
+    the next borrower of its place opens a new one. So the pool heals by being used.
     """
 
-    def __init__(self, open_session: Callable[[], SigningSession], size: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        open_session: Callable[[Lent], SigningSession],
+        size: int,
+        metrics: Metrics,
+    ) -> None:
         self.size = size
         self._open_session = open_session
         self._metrics = metrics
@@ -51,26 +69,32 @@ class SessionPool:
         self._waiters: deque[threading.Event] = deque()  # first come, first served
         self._closed = False
 
-    def warm_up(self, interval_s: float) -> None:
+    def warm_up(self, lent: Lent, interval_s: float) -> None:
         """Open every session now, `interval_s` apart; raises what opening raises."""
         for number in range(self.size):
             if number:
                 time.sleep(interval_s)
-            session = self._open_session()
+            session = self._open_session(lent)
             with self._lock:
                 self._idle.append(session)
         self._count()
 
     @contextmanager
-    def borrow(self, deadline: Deadline) -> Iterator[SigningSession]:
-        """Lend a session for the block; raises `PoolExhaustedError` if none comes free before `deadline`."""
+    def borrow(self, lent: Lent, deadline: Deadline) -> Iterator[SigningSession]:
+        """Lend a session of the module that is `lent`; raises `PoolExhaustedError` if none comes free in time."""
         self._take_place(deadline)
         session = None
         try:
-            session = self._idle_session() or self._open_session()
+            session = self._idle_session(lent.generation) or self._open_session(lent)
             yield session
-        except BaseException as error:
-            self._discard(session, type(error).__name__)
+        except HsmFault as fault:
+            if session is not None and fault.rule.fate is Fate.KEEP:
+                self._put_back(session)
+            else:
+                self._discard(session, fault.rule.name)
+            raise
+        except BaseException:
+            self._discard(session, "unknown")
             raise
         else:
             self._put_back(session)
@@ -83,7 +107,7 @@ class SessionPool:
             self._closed = True
             idle, self._idle = self._idle, []
         for session in idle:
-            close_session(session.raw)
+            session.close()
         self._count()
 
     def _take_place(self, deadline: Deadline) -> None:
@@ -113,23 +137,25 @@ class SessionPool:
                 self._free_places += 1
         self._count()
 
-    def _idle_session(self) -> SigningSession | None:
-        with self._lock:
-            session = self._idle.pop() if self._idle else None
-        self._count()
-        return session
+    def _idle_session(self, generation: int) -> SigningSession | None:
+        while True:
+            with self._lock:
+                session = self._idle.pop() if self._idle else None
+            if session is None or session.generation == generation:
+                return session
+            self._discard(session, "generation")
 
     def _put_back(self, session: SigningSession) -> None:
         with self._lock:
             if not self._closed:
                 self._idle.append(session)
                 return
-        close_session(session.raw)
+        session.close()
 
     def _discard(self, session: SigningSession | None, reason: str) -> None:
         if session is not None:
             self._metrics.sessions_discarded.labels(reason).inc()
-            close_session(session.raw)
+            session.close()
 
     def _count(self) -> None:
         with self._lock:

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from signer import logs
 from signer.demo.stack import Token, provision
 from signer.hsm.compliance import KeySpec
+from signer.hsm.connection import Connection
 from signer.hsm.keyring import HsmKeyRing
-from signer.hsm.module import Module
 from signer.metrics import Metrics
 
 GOOD_LABEL = "test-settlement-key"
@@ -27,7 +27,7 @@ class Opened:
 
     key_ring: HsmKeyRing
     metrics: Metrics
-    module: Module
+    connection: Connection
 
     def discarded(self) -> float:
         """How many sessions were thrown away so far."""
@@ -73,15 +73,15 @@ def open_key_ring(softhsm: Token, pin: str) -> Iterator[OpenKeyRing]:
 
         def open_one(*specs: KeySpec, sessions: int = 2, warm: bool = True) -> Opened:
             stack.close()
-            module = stack.enter_context(closing(Module(softhsm.module, softhsm.label)))
-            module.log_in(pin)
-            metrics = Metrics(CollectorRegistry())
+            metrics, logger = Metrics(CollectorRegistry()), logs.get("test")
+            connection = Connection(softhsm.module, softhsm.label, lambda: pin, metrics, logger)
+            stack.enter_context(closing(connection))
             wanted = specs or (spec(),)
-            key_ring = HsmKeyRing(module, "signer-dev", wanted, sessions, metrics, logs.get("test"))
+            key_ring = HsmKeyRing(connection, "signer-dev", wanted, sessions, metrics, logger)
             stack.enter_context(closing(key_ring))
             if warm:
                 key_ring.warm_up(0)
-            return Opened(key_ring, metrics, module)
+            return Opened(key_ring, metrics, connection)
 
         yield open_one
 

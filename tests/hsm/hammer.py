@@ -13,8 +13,8 @@ from signer import logs
 from signer.deadlines import Deadline
 from signer.hsm import cryptoki
 from signer.hsm.compliance import KeySpec
+from signer.hsm.connection import Connection
 from signer.hsm.keyring import HsmKeyRing
-from signer.hsm.module import Module
 from signer.metrics import Metrics
 from signer.ports import RawSignature, SignTask
 from signer.signatures import ALGORITHMS, verifies
@@ -26,11 +26,11 @@ def main(module_path: str, token: str, pin_file: str, label: str, total: str, lo
     """Sign `total` digests and print how many verified; with `locking` "off", initialise as python-pkcs11 would."""
     if locking == "off":
         cryptoki._CKF_OS_LOCKING_OK = 0  # type: ignore[misc] # noqa: SLF001 - the guard is taken out on purpose
-    with closing(Module(Path(module_path), token)) as module:
-        module.log_in(Path(pin_file).read_text(encoding="utf-8").strip())
+    pin = Path(pin_file).read_text(encoding="utf-8").strip()
+    metrics, logger = Metrics(CollectorRegistry()), logs.get("hammer")
+    with closing(Connection(Path(module_path), token, lambda: pin, metrics, logger)) as connection:
         spec = KeySpec("hammer", label, None, frozenset())
-        metrics = Metrics(CollectorRegistry())
-        with closing(HsmKeyRing(module, "hammer", [spec], THREADS, metrics, logs.get("hammer"))) as key_ring:
+        with closing(HsmKeyRing(connection, "hammer", [spec], THREADS, metrics, logger)) as key_ring:
             key_ring.warm_up(0)
             print(hammer(key_ring, int(total) // THREADS))  # noqa: T201
             sys.stdout.flush()

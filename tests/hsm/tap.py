@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 CKR_OK: Final = 0x000
+CKR_HOST_MEMORY: Final = 0x002
 CKR_CANT_LOCK: Final = 0x00A
 CKR_DEVICE_ERROR: Final = 0x030
 
@@ -95,3 +96,18 @@ def flip_one_bit(real: Callable[..., int], *arguments: Any) -> int:
         first_byte = ctypes.c_ubyte.from_address(arguments[3])
         first_byte.value ^= 1
     return code
+
+
+def log_out(module: Path, session_handle: int) -> None:
+    """Log the process out behind the service's back."""
+    assert ctypes.CDLL(str(module)).C_Logout(ctypes.c_ulong(session_handle)) == CKR_OK
+
+
+def close_all_sessions(module: Path, slot_id: int) -> None:
+    """Close every session of the process behind the service's back, and the login with them."""
+    assert ctypes.CDLL(str(module)).C_CloseAllSessions(ctypes.c_ulong(slot_id)) == CKR_OK
+
+
+def finalize(module: Path) -> None:
+    """Take the module down behind the service's back."""
+    assert ctypes.CDLL(str(module)).C_Finalize(None) == CKR_OK

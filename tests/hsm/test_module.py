@@ -6,12 +6,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from signer import logs
+from signer.deadlines import Deadline
 from signer.demo.stack import Token
 from signer.errors import HsmConfigurationError, HsmUnavailableError, LoginRefusedError
-from signer.hsm.module import Module, crypto_user_of
+from signer.hsm.connection import Connection
+from signer.hsm.errors import Fate
+from signer.hsm.module import Module, crypto_user_of, handle_of
+from signer.metrics import Metrics
 from tests.hsm.conftest import OpenKeyRing
-from tests.hsm.tap import CKR_CANT_LOCK, answer, once, tapped
+from tests.hsm.tap import CKR_CANT_LOCK, answer, log_out, once, tapped
 
 _CKR_GENERAL_ERROR = 0x005
 
@@ -46,17 +52,37 @@ def test_a_stumble_at_initialisation_is_tried_again(softhsm: Token) -> None:
     """Processes that start at once on one token may get in each other's way; initialisation is repeated."""
     with tapped(softhsm.module) as tap:
         tap.instead["C_Initialize"] = once(answer(_CKR_GENERAL_ERROR))
-        Module(softhsm.module, softhsm.label).close()
+        Module(softhsm.module, softhsm.label, attempts=2).close()
         assert tap.calls["C_Initialize"] == 2
+
+
+def connect(softhsm: Token, pin: str) -> Connection:
+    """Open the connection with a PIN."""
+    return Connection(softhsm.module, softhsm.label, lambda: pin, Metrics(CollectorRegistry()), logs.get("test"))
 
 
 def test_a_wrong_pin_is_tried_once(softhsm: Token) -> None:
     """One C_Login reaches the token, and the refusal does not repeat the PIN."""
-    with tapped(softhsm.module) as tap, closing(Module(softhsm.module, softhsm.label)) as module:
-        with pytest.raises(LoginRefusedError) as caught:
-            module.log_in("signer-dev:wrong-canary")
+    with tapped(softhsm.module) as tap:
+        with pytest.raises(LoginRefusedError, match="C_Login failed: CKR_PIN_INCORRECT") as caught:
+            connect(softhsm, "signer-dev:wrong-canary")
         assert tap.calls["C_Login"] == 1
     assert "canary" not in str(caught.value)
+
+
+def test_a_pin_that_was_changed_meanwhile_is_tried_once(softhsm: Token, pin: str) -> None:
+    """When the login is lost and the PIN is no longer right, one try is made; after it nobody asks the HSM again."""
+    pins = [pin, "signer-dev:wrong-canary"]
+    metrics, logger = Metrics(CollectorRegistry()), logs.get("test")
+    with tapped(softhsm.module) as tap:
+        with closing(Connection(softhsm.module, softhsm.label, lambda: pins.pop(0), metrics, logger)) as connection:
+            with connection.lend(Deadline.after(30)) as lent:
+                session = lent.module.open_session()
+                log_out(softhsm.module, handle_of(session))
+            for _ in range(3):
+                with pytest.raises(LoginRefusedError):
+                    connection.mend(Fate.LOG_IN, connection.generation)
+        assert tap.calls["C_Login"] == 2
 
 
 def test_an_unknown_token_is_named(softhsm: Token) -> None:
@@ -82,7 +108,8 @@ def test_a_forked_child_may_not_sign(open_key_ring: OpenKeyRing) -> None:
     if child == 0:
         said = b"opened a session"
         try:
-            opened.module.open_session()
+            with opened.connection.lend(Deadline.after(5)):
+                pass
         except HsmUnavailableError as error:
             said = error.message.encode()
         os.write(write_end, said)
@@ -95,13 +122,18 @@ def test_a_forked_child_may_not_sign(open_key_ring: OpenKeyRing) -> None:
 
 
 def test_the_module_is_finalised_last_and_once(softhsm: Token, pin: str) -> None:
-    """Closing logs out by closing the login session, then finalises."""
+    """Closing finalises, once however often it is asked for; a session closed after that reaches nobody."""
     with tapped(softhsm.module) as tap:
         module = Module(softhsm.module, softhsm.label)
-        module.log_in(pin)
+        assert module.log_in(pin)
+        assert not module.log_in(pin)
+        session = module.open_session()
         assert tap.calls["C_Finalize"] == 0
         module.close()
-        assert (tap.calls["C_OpenSession"], tap.calls["C_CloseSession"], tap.calls["C_Finalize"]) == (1, 1, 1)
+        closed = tap.calls["C_CloseSession"]
+        module.close()
+        module.close_session(session)
+        assert (tap.calls["C_CloseSession"], tap.calls["C_Finalize"]) == (closed, 1)
 
 
 def test_the_crypto_user_comes_from_the_pin() -> None:

@@ -45,10 +45,12 @@ class ObservedKeyRing(SimulatedKeyRing):
         self.threads: set[str] = set()
         self.spoils = False
 
-    def sign(self, tasks: Sequence[SignTask], deadline: Deadline) -> list[RawSignature | SignerError]:
+    def sign(
+        self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
+    ) -> list[RawSignature | SignerError]:
         """Sign; nothing to sign is not held up."""
         self.threads.add(threading.current_thread().name)
-        answers = super().sign(tasks, deadline) if tasks else []
+        answers = super().sign(tasks, deadline, probing=probing) if tasks else []
         return [_spoiled(answer) if self.spoils else answer for answer in answers]
 
 

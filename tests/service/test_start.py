@@ -77,7 +77,7 @@ def test_a_wrong_pin_ends_the_start_and_is_not_shown(stack: Stack) -> None:
     wrong.write_text("signer-dev:canary-wrong-pin")
     done = run(stack, "serve", SIGNER_HSM__PIN_FILE=str(wrong))
     assert done.returncode == CONFIGURATION
-    assert done.stderr.startswith("login_refused: C_Login failed: PinIncorrect")
+    assert done.stderr.startswith("login_refused: C_Login failed: CKR_PIN_INCORRECT")
     assert "canary" not in done.stdout + done.stderr
 
 
