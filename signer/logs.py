@@ -2,10 +2,11 @@
 
 import logging
 import sys
-from typing import TextIO
+import traceback
+from typing import Any, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import ExcInfo, Processor
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -17,8 +18,7 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # show_locals would print the PIN of the frame that logs in.
-        structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+        structlog.processors.ExceptionRenderer(_where_it_arose),
     ]
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -42,6 +42,21 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     # These log every call at DEBUG or INFO, bodies included.
     for name in ("boto3", "botocore", "urllib3", "s3transfer", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Give where an error arose, innermost last: neither its text nor locals, which could quote a message or a PIN."""
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+
+
+def _where_it_arose(exc_info: ExcInfo) -> list[dict[str, Any]]:
+    """Render an exception and those that led to it, outermost first."""
+    chain: list[BaseException] = []
+    error: BaseException | None = exc_info[1]
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return [{"type": type(error).__qualname__, "frames": frames_of(error)} for error in chain]
 
 
 def get(name: str) -> Logger:

@@ -1,6 +1,5 @@
 """What goes wrong at the queues, in our terms; botocore's own words stay out, since some of them quote the message."""
 
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -46,8 +45,3 @@ def queue_call(operation: str) -> Iterator[None]:
         fault = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else type(error).__name__
         msg = f"{operation} failed: {fault}"
         raise QueueUnavailableError(msg) from None
-
-
-def traceback_of(error: BaseException) -> list[str]:
-    """Give where an unknown error arose, innermost last, without its text: that could quote the message."""
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]

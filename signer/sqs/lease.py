@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from signer.logs import Logger
-from signer.sqs.errors import LeaseLostError, QueueUnavailableError, traceback_of
+from signer.logs import Logger, frames_of
+from signer.sqs.errors import LeaseLostError, QueueUnavailableError
 from signer.sqs.inbound import InboundQueue
 from signer.sqs.messages import Delivery
 
@@ -153,5 +153,5 @@ class Leases:
                 self.beat()
             except Exception as error:  # noqa: BLE001 - without its heartbeat every batch in flight would be lost
                 self._logger.error(  # noqa: TRY400 - the exception's text could quote a message
-                    "heartbeat.failed", error_type=type(error).__name__, traceback=traceback_of(error)
+                    "heartbeat.failed", error_type=type(error).__name__, traceback=frames_of(error)
                 )

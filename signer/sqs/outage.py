@@ -4,8 +4,7 @@ import random
 from typing import Final
 
 from signer.errors import SignerError
-from signer.logs import Logger
-from signer.sqs.errors import traceback_of
+from signer.logs import Logger, frames_of
 
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 5.0
@@ -25,7 +24,7 @@ class Outage:
         """Note one more failure; gives the pause to make, in seconds, with jitter so that a fleet does not march."""
         reason = error.message if isinstance(error, SignerError) else type(error).__name__
         if reason != self.reason:
-            details = {} if isinstance(error, SignerError) else {"traceback": traceback_of(error)}
+            details = {} if isinstance(error, SignerError) else {"traceback": frames_of(error)}
             self._logger.warning("queue.unavailable", reason=reason, **details)
         self.reason = reason
         longest_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 10))

@@ -9,10 +9,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 from signer.errors import SignerError
-from signer.logs import Logger
+from signer.logs import Logger, frames_of
 from signer.metrics import Metrics, Stopwatch
 from signer.sqs.desk import SigningDesk
-from signer.sqs.errors import BatchDeferredError, LeaseLostError, traceback_of
+from signer.sqs.errors import BatchDeferredError, LeaseLostError
 from signer.sqs.forwarder import Forwarder
 from signer.sqs.lease import Lease, Leases
 from signer.sqs.messages import Delivery
@@ -91,7 +91,7 @@ class BatchWorker:
         except SignerError as error:
             case.facts.update(code=error.code, reason=error.message)
         except Exception as error:  # noqa: BLE001 - unknown: nothing is deleted or quarantined, and the thread lives on
-            case.facts.update(code="internal_error", error_type=type(error).__name__, traceback=traceback_of(error))
+            case.facts.update(code="internal_error", error_type=type(error).__name__, traceback=frames_of(error))
         return End.RETURNED
 
     def _sign_and_forward(self, case: Case) -> End:

@@ -74,7 +74,7 @@ def test_who_waits_longer_than_allowed_is_not_signed_for(
 ) -> None:
     """A thread that hangs in the HSM does not make the others wait beyond their deadline."""
     monkeypatch.setattr(admission, "SIGNING_THREADS", 1)
-    with running(max_in_flight=2, signing_timeout_s=0.5) as entrance, entrance.key_ring.held() as held:
+    with running(max_in_flight=2, signing_timeout_s=2.0) as entrance, entrance.key_ring.held() as held:
         first = clients.submit(ask, entrance, 1)
         held.wait_for(1)
         late = ask(entrance, 2)

@@ -1,0 +1,58 @@
+"""One JSON line for each event, ours or a library's, and no secret in any."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from signer import logs
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """What the service writes, with the logging of the test run put back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    written = io.StringIO()
+    logs.configure("INFO", written)
+    yield written
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_an_exception_is_told_without_its_words(stream: io.StringIO) -> None:
+    """Neither the text of an exception nor a local of its frames is written; types and places are, for the chain."""
+
+    def log_in(pin: str) -> None:
+        msg = f"wrong PIN {pin}"
+        raise ValueError(msg)
+
+    try:
+        try:
+            log_in("canary")
+        except ValueError as error:
+            msg = "canary again"
+            raise RuntimeError(msg) from error
+    except RuntimeError:
+        logs.get("test").exception("it.failed", code="internal_error")
+        logging.getLogger("library").exception("it failed too")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert "canary" not in stream.getvalue()
+    for line in lines:
+        assert [item["type"] for item in line["exception"]] == ["RuntimeError", "ValueError"]
+        assert line["exception"][1]["frames"][-1].endswith("log_in")
+
+
+def test_every_logger_writes_one_json_line(stream: io.StringIO) -> None:
+    """Our events and a library's share time, level and logger's name; noise below the level is dropped."""
+    logs.get("ours").info("batch.forwarded", batch_id="B")
+    logging.getLogger("library").warning("a %s message", "formatted")
+    logging.getLogger("botocore").info("every call")
+    ours, library = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert (ours["event"], ours["batch_id"], ours["level"], ours["logger"]) == ("batch.forwarded", "B", "info", "ours")
+    assert (library["event"], library["level"]) == ("a formatted message", "warning")
+    assert {"timestamp"} <= set(ours) & set(library)
