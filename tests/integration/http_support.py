@@ -48,7 +48,7 @@ class ObservedKeyRing(SimulatedKeyRing):
     def sign(
         self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
     ) -> list[RawSignature | SignerError]:
-        """Sign; nothing to sign is not held up."""
+        """Sign, and remember where."""
         self.threads.add(threading.current_thread().name)
         answers = super().sign(tasks, deadline, probing=probing) if tasks else []
         return [_spoiled(answer) if self.spoils else answer for answer in answers]
