@@ -45,6 +45,12 @@ class Metrics:
         self.hsm_mended = Counter(
             "signer_hsm_mended", "What it took to get the HSM back: login, rebuild.", ["by"], registry=registry
         )
+        self.hung_calls = Gauge(
+            "signer_hsm_hung_calls", "Calls into the HSM that were given up and have not come back.", registry=registry
+        )
+        self.abandoned_calls = Counter(
+            "signer_hsm_abandoned_calls", "Calls into the HSM that were given up.", registry=registry
+        )
         self.breaker_open = Gauge(
             "signer_hsm_breaker_open", "1 while the HSM does not sign and nobody but a probe asks.", registry=registry
         )

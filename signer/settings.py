@@ -31,6 +31,8 @@ class HsmSettings(_Section):
     """Name for the audit log where the PIN does not have CloudHSM's `user:password` shape."""
     sessions: int = Field(default=2, ge=1, le=1024)
     """Threads that sign at once: the cores for SoftHSM; rate times latency for a network HSM."""
+    call_timeout_s: Seconds = 5
+    """A call into the HSM that takes longer is given up, its session and its thread with it."""
     warm_up_interval_s: float = Field(default=0.0, ge=0, le=10)
     """Pause between opening two sessions, so that a fleet that starts does not storm the HSM."""
 

@@ -1,5 +1,7 @@
 """The composition root: from settings to a running service, opened in order and closed in reverse."""
 
+import faulthandler
+import os
 import resource
 import signal
 import threading
@@ -8,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
@@ -19,7 +22,7 @@ from signer.audit.segments import ChainDirectory
 from signer.errors import UnavailableError
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
-from signer.hsm.keyring import HsmKeyRing
+from signer.hsm.keyring import HsmKeyRing, Limits
 from signer.hsm.module import crypto_user_of
 from signer.ledger.sqlite import SqliteLedger
 from signer.metrics import Metrics
@@ -31,6 +34,9 @@ from signer.signing import SigningService
 from signer.sqs.client import make_client
 from signer.sqs.consumer import Consumer
 from signer.work import timestamp
+
+# Beside sysexits.h: the cure is another process, on another machine if need be.
+EXIT_HSM_HANGS: Final = 86
 
 
 def utc_now() -> datetime:
@@ -50,9 +56,16 @@ def open_key_ring(settings: Settings, metrics: Metrics, logger: logs.Logger, ses
     crypto_user = crypto_user_of(read_pin(hsm), hsm.crypto_user)
     # Read again for every login: it need not stay in memory, and a rotated one is found.
     with closing(Connection(hsm.module, hsm.token, lambda: read_pin(hsm), metrics, logger)) as connection:
-        key_ring = HsmKeyRing(connection, crypto_user, key_specs(settings), sessions, metrics, logger)
+        limits = Limits(sessions, hsm.call_timeout_s, _end_process)
+        key_ring = HsmKeyRing(connection, crypto_user, key_specs(settings), limits, metrics, logger)
         with closing(key_ring):
             yield key_ring
+
+
+def _end_process() -> None:
+    """Let the orchestrator replace a process whose threads hang in the HSM; nothing else gets rid of them."""
+    faulthandler.dump_traceback()
+    os._exit(EXIT_HSM_HANGS)
 
 
 def checked_keys(settings: Settings) -> list[SigningKey]:

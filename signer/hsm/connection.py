@@ -16,6 +16,7 @@ from signer.logs import Logger
 from signer.metrics import Metrics
 
 _QUIET_TIMEOUT_S: Final = 10.0
+_CLOSING_TIMEOUT_S: Final = 2.0
 _DEVICE_FAULTS_TO_REBUILD: Final = 2
 _ATTEMPTS_AT_START: Final = 5
 _REBUILD_PAUSES_S: Final = (0.0, 0.25, 0.5, 1.0)
@@ -54,6 +55,8 @@ class Connection:
         self._device_faults = 0
         self._rebuilds_in_vain = 0
         self._next_rebuild_at_s = 0.0
+        self.call_hangs: Callable[[], bool] = lambda: False
+        """Whether finalising would pull the module from under a call; set by who knows."""
         self._module: Module | None = None
         try:
             self._open(_ATTEMPTS_AT_START)
@@ -105,10 +108,11 @@ class Connection:
                 self._log_in_or_rebuild(module)
 
     def close(self) -> None:
-        """Finalise; every call must have ended."""
+        """Finalise, unless a call hangs in the module: under one that comes back later, that would be a crash."""
         with self._calls:
             module, self._module = self._module, None
-        if module is not None:
+            quiet = self._calls.wait_for(lambda: self._calls_in_flight == 0, _CLOSING_TIMEOUT_S)
+        if module is not None and quiet:
             module.close()
 
     def _open(self, attempts: int) -> None:
@@ -165,12 +169,15 @@ class Connection:
         self._logger.warning("hsm.rebuilt", generation=self.generation)
 
     def _shut_out_calls(self) -> None:
+        if self.call_hangs():
+            msg = "the HSM connection cannot be rebuilt while a call into the module hangs"
+            raise HsmUnavailableError(msg)
         with self._calls:
             self._shut = True
             quiet = self._calls.wait_for(lambda: self._calls_in_flight == 0, _QUIET_TIMEOUT_S)
         if not quiet:
             self._let_calls_in()
-            msg = "the HSM connection cannot be rebuilt while a call into the module hangs"
+            msg = "the HSM connection cannot be rebuilt: calls into the module do not end"
             raise HsmUnavailableError(msg)
 
     def _let_calls_in(self) -> None:

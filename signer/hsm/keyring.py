@@ -1,10 +1,10 @@
 """Alias to label to checked key; signs digests, spread over the signing sessions, and comes through faults."""
 
 import random
+import threading
 import time
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pkcs11
@@ -16,7 +16,9 @@ from signer.errors import HsmUnavailableError, KeyRefusedError, SignerError, Unk
 from signer.hsm.breaker import Breaker
 from signer.hsm.compliance import KeySpec, checked_public_key, find_private_key, read_public_key
 from signer.hsm.connection import Connection, Lent
+from signer.hsm.crew import Crew, Job
 from signer.hsm.errors import NOT_FOUND, Fate, HsmFault, fault
+from signer.hsm.hung_calls import HungCalls
 from signer.hsm.module import Module
 from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
 from signer.logs import Logger
@@ -30,9 +32,31 @@ _MECHANISMS: Final[dict[str, tuple[Mechanism, Any]]] = {
     "CKM_RSA_PKCS_PSS": (Mechanism.RSA_PKCS_PSS, (Mechanism.SHA256, MGF.SHA256, DIGEST_SIZE_BYTES)),
 }
 _OPENING_TIMEOUT_S: Final = 60.0
+_CLOSING_TIMEOUT_S: Final = 10.0
 _TRIES_BEYOND_SESSIONS: Final = 4
 _THROTTLE_PAUSE_S: Final = 0.01
 _LONGEST_THROTTLE_PAUSE_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of the HSM is used, and how long it may take."""
+
+    sessions: int
+    call_timeout_s: float
+    """A call that takes longer counts as hung."""
+    end_process: Callable[[], None]
+    """What is done when too many calls hang; it does not return."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What every try to make one signature needs to know."""
+
+    deadline: Deadline
+    asked_s: float
+    """When it was asked for, on `time.perf_counter`."""
+    on_hang: Callable[[], None]
 
 
 class HsmKeyRing:
@@ -43,7 +67,7 @@ class HsmKeyRing:
         connection: Connection,
         crypto_user: str,
         specs: Sequence[KeySpec],
-        sessions: int,
+        limits: Limits,
         metrics: Metrics,
         logger: Logger,
     ) -> None:
@@ -52,9 +76,10 @@ class HsmKeyRing:
         self._specs = {spec.alias: spec for spec in specs}
         self._breaker = Breaker(metrics, logger)
         self._retries = metrics.hsm_retries
-        self._pool = SessionPool(self._open_session, sessions, metrics)
-        # One worker a session; the thread that asks works too, so no batch waits for another one's workers.
-        self._workers = ThreadPoolExecutor(sessions, thread_name_prefix="hsm")
+        self._hung_calls = HungCalls(limits.call_timeout_s, limits.sessions, limits.end_process, metrics, logger)
+        connection.call_hangs = lambda: self._hung_calls.any
+        self._pool = SessionPool(self._open_session, self._hung_calls, limits.sessions, metrics)
+        self._crew = Crew(limits.sessions, self._answer)
         self._keys = self._load(crypto_user, logger)
 
     def warm_up(self, interval_s: float) -> None:
@@ -90,53 +115,50 @@ class HsmKeyRing:
         While the breaker is open everyone but who is `probing` is answered at once.
         """
         try:
+            deadline.check()
             if not probing:
                 self._breaker.check()
-        except HsmUnavailableError as error:
+        except SignerError as error:
             return [error for _ in tasks]
-        answers: dict[int, RawSignature | SignerError] = {}
-        pending = deque(enumerate(tasks))
-        helpers = [
-            self._workers.submit(self._work_off, pending, answers, deadline)
-            for _ in range(min(len(tasks), self._pool.size) - 1)
-        ]
-        self._work_off(pending, answers, deadline)
-        for helper in helpers:
-            # One that has not begun yet would find nothing left to do.
-            if not helper.cancel():
-                helper.result()
-        return [answers[index] for index in range(len(tasks))]
+        if not tasks:
+            return []
+        job = Job(tasks, deadline)
+        self._crew.put(job)
+        return job.wait()
 
     def close(self) -> None:
         """Close every signing session; the connection stays."""
-        self._workers.shutdown()
+        self._crew.close(_CLOSING_TIMEOUT_S)
+        self._hung_calls.close()
         self._pool.close()
 
-    def _work_off(
-        self, pending: deque[tuple[int, SignTask]], answers: dict[int, RawSignature | SignerError], deadline: Deadline
-    ) -> None:
-        # All workers take from one queue: fixed shares would leave the fast ones idle while the slowest finishes.
-        while True:
-            try:
-                index, task = pending.popleft()
-            except IndexError:
-                return
-            try:
-                answers[index] = self._sign_with_retries(task, deadline)
-            except SignerError as error:
-                # Whatever is wrong with the HSM is never the transaction's fault: it may be tried again.
-                answers[index] = error if error.retryable else HsmUnavailableError(error.message)
+    def _answer(self, job: Job, number: int, task: SignTask) -> None:
+        member = threading.current_thread()
+        # How long the job waited for a thread is told by its first task; the others wait for their siblings only.
+        asked_s = job.asked_s if number == 0 else time.perf_counter()
 
-    def _sign_with_retries(self, task: SignTask, deadline: Deadline) -> RawSignature:
+        def on_hang() -> None:
+            message = "a call into the HSM does not come back"
+            self._breaker.failed(message)
+            job.answer(number, HsmUnavailableError(message))
+            self._crew.replace(member)
+
+        try:
+            job.answer(number, self._sign_with_retries(task, _Request(job.deadline, asked_s, on_hang)))
+        except SignerError as error:
+            # Whatever is wrong with the HSM is never the transaction's fault: it may be tried again.
+            job.answer(number, error if error.retryable else HsmUnavailableError(error.message))
+
+    def _sign_with_retries(self, task: SignTask, request: "_Request") -> RawSignature:
         """Try until the deadline while the HSM is throttled, and a few times after anything else that may pass."""
         for attempt in range(1_000_000):
-            deadline.check()
+            request.deadline.check()
             generation = self._connection.generation
             try:
-                signature = self._sign_once(task, deadline)
+                signature = self._sign_once(task, request)
             except HsmFault as found:
                 self._retries.labels(found.rule.name).inc()
-                self._mend_or_give_up(found, generation, attempt, deadline)
+                self._mend_or_give_up(found, generation, attempt, request.deadline)
             else:
                 self._connection.worked()
                 self._breaker.succeeded()
@@ -159,11 +181,13 @@ class HsmKeyRing:
             longest_s = min(_THROTTLE_PAUSE_S * 2.0**attempt, _LONGEST_THROTTLE_PAUSE_S)
             time.sleep(min(random.uniform(0, longest_s), deadline.remaining_s()))  # noqa: S311 - jitter is no secret
 
-    def _sign_once(self, task: SignTask, deadline: Deadline) -> RawSignature:
+    def _sign_once(self, task: SignTask, request: "_Request") -> RawSignature:
         mechanism, parameter = _MECHANISMS[task.algorithm.mechanism]
-        asked_s = time.perf_counter()
-        # Borrowed for one signature only, so that a single request need not wait for a whole batch.
-        with self._connection.lend(deadline) as lent, self._pool.borrow(lent, deadline) as session:
+        with (
+            self._connection.lend(request.deadline) as lent,
+            # Borrowed for one signature only, so that a single request need not wait for a whole batch.
+            self._pool.borrow(lent, request.deadline, request.on_hang) as session,
+        ):
             key = session.keys[task.key.label]
             began_s = time.perf_counter()
             try:
@@ -177,7 +201,7 @@ class HsmKeyRing:
                 value=value,
                 key_handle=key.handle,
                 session_handle=session.handle,
-                pool_wait_s=began_s - asked_s,
+                pool_wait_s=began_s - request.asked_s,
                 hsm_sign_s=ended_s - began_s,
             )
 

@@ -14,6 +14,7 @@ from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, PoolExhaustedError
 from signer.hsm.connection import Lent
 from signer.hsm.errors import Fate, HsmFault
+from signer.hsm.hung_calls import HungCalls
 from signer.hsm.module import Module, handle_of
 from signer.metrics import Metrics
 
@@ -57,11 +58,13 @@ class SessionPool:
     def __init__(
         self,
         open_session: Callable[[Lent], SigningSession],
+        hung_calls: HungCalls,
         size: int,
         metrics: Metrics,
     ) -> None:
         self.size = size
         self._open_session = open_session
+        self._hung_calls = hung_calls
         self._metrics = metrics
         self._lock = threading.Lock()
         self._idle: list[SigningSession] = []  # a stack: a busy few stay warm, and the rest tell how many are needed
@@ -80,26 +83,33 @@ class SessionPool:
         self._count()
 
     @contextmanager
-    def borrow(self, lent: Lent, deadline: Deadline) -> Iterator[SigningSession]:
-        """Lend a session of the module that is `lent`; raises `PoolExhaustedError` if none comes free in time."""
+    def borrow(self, lent: Lent, deadline: Deadline, on_hang: Callable[[], None]) -> Iterator[SigningSession]:
+        """Lend a session of the module that is `lent`; raises `PoolExhaustedError` if none comes free in time.
+
+        If the block hangs in the module its place goes to a new session, and then `on_hang` is called.
+        """
         self._take_place(deadline)
-        session = None
+
+        def give_up() -> None:
+            self._leave_place()
+            on_hang()
+
+        watch = self._hung_calls.begin(give_up)
+        session, reason = None, None
         try:
             session = self._idle_session(lent.generation) or self._open_session(lent)
             yield session
         except HsmFault as fault:
-            if session is not None and fault.rule.fate is Fate.KEEP:
-                self._put_back(session)
-            else:
-                self._discard(session, fault.rule.name)
+            reason = None if fault.rule.fate is Fate.KEEP else fault.rule.name
             raise
         except BaseException:
-            self._discard(session, "unknown")
+            reason = "unknown"
             raise
-        else:
-            self._put_back(session)
         finally:
-            self._leave_place()
+            hung = self._hung_calls.end(watch)
+            self._put_back_or_discard(session, "hung" if hung else reason)
+            if not hung:
+                self._leave_place()
 
     def close(self) -> None:
         """Close the idle sessions; those on loan close when they come back."""
@@ -145,17 +155,18 @@ class SessionPool:
                 return session
             self._discard(session, "generation")
 
-    def _put_back(self, session: SigningSession) -> None:
+    def _put_back_or_discard(self, session: SigningSession | None, reason: str | None) -> None:
+        if session is None:
+            return
         with self._lock:
-            if not self._closed:
+            if reason is None and not self._closed:
                 self._idle.append(session)
                 return
-        session.close()
+        self._discard(session, reason or "closed")
 
-    def _discard(self, session: SigningSession | None, reason: str) -> None:
-        if session is not None:
-            self._metrics.sessions_discarded.labels(reason).inc()
-            session.close()
+    def _discard(self, session: SigningSession, reason: str) -> None:
+        self._metrics.sessions_discarded.labels(reason).inc()
+        session.close()
 
     def _count(self) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from signer import logs
 from signer.demo.stack import Token, provision
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
-from signer.hsm.keyring import HsmKeyRing
+from signer.hsm.keyring import HsmKeyRing, Limits
 from signer.metrics import Metrics
 
 GOOD_LABEL = "test-settlement-key"
@@ -28,6 +29,8 @@ class Opened:
     key_ring: HsmKeyRing
     metrics: Metrics
     connection: Connection
+    ended: threading.Event
+    """Set when the process would have ended itself."""
 
     def discarded(self) -> float:
         """How many sessions were thrown away so far."""
@@ -71,17 +74,19 @@ def open_key_ring(softhsm: Token, pin: str) -> Iterator[OpenKeyRing]:
     """Open a key ring with the given specs; opening the next one closes it, since a process has one module."""
     with ExitStack() as stack:
 
-        def open_one(*specs: KeySpec, sessions: int = 2, warm: bool = True) -> Opened:
+        def open_one(*specs: KeySpec, sessions: int = 2, warm: bool = True, call_timeout_s: float = 30) -> Opened:
+            ended = threading.Event()
             stack.close()
             metrics, logger = Metrics(CollectorRegistry()), logs.get("test")
             connection = Connection(softhsm.module, softhsm.label, lambda: pin, metrics, logger)
             stack.enter_context(closing(connection))
             wanted = specs or (spec(),)
-            key_ring = HsmKeyRing(connection, "signer-dev", wanted, sessions, metrics, logger)
+            limits = Limits(sessions, call_timeout_s, ended.set)
+            key_ring = HsmKeyRing(connection, "signer-dev", wanted, limits, metrics, logger)
             stack.enter_context(closing(key_ring))
             if warm:
                 key_ring.warm_up(0)
-            return Opened(key_ring, metrics, connection)
+            return Opened(key_ring, metrics, connection, ended)
 
         yield open_one
 

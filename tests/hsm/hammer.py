@@ -14,7 +14,7 @@ from signer.deadlines import Deadline
 from signer.hsm import cryptoki
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
-from signer.hsm.keyring import HsmKeyRing
+from signer.hsm.keyring import HsmKeyRing, Limits
 from signer.metrics import Metrics
 from signer.ports import RawSignature, SignTask
 from signer.signatures import ALGORITHMS, verifies
@@ -30,7 +30,8 @@ def main(module_path: str, token: str, pin_file: str, label: str, total: str, lo
     metrics, logger = Metrics(CollectorRegistry()), logs.get("hammer")
     with closing(Connection(Path(module_path), token, lambda: pin, metrics, logger)) as connection:
         spec = KeySpec("hammer", label, None, frozenset())
-        with closing(HsmKeyRing(connection, "hammer", [spec], THREADS, metrics, logger)) as key_ring:
+        limits = Limits(THREADS, call_timeout_s=60, end_process=os.abort)
+        with closing(HsmKeyRing(connection, "hammer", [spec], limits, metrics, logger)) as key_ring:
             key_ring.warm_up(0)
             print(hammer(key_ring, int(total) // THREADS))  # noqa: T201
             sys.stdout.flush()
