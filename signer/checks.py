@@ -17,7 +17,7 @@ from signer.hsm.module import Module, crypto_user_of
 from signer.settings import Settings, SqsSettings, read_pin
 from signer.signatures import fingerprint
 from signer.sqs.client import make_client
-from signer.wiring import key_specs
+from signer.wiring import forbid_core_files, key_specs
 
 _MIN_FREE_BYTES: Final = 1 << 30
 _MODULE_FIX: Final = "Check hsm.module, hsm.token and hsm.pin_file, and the module's own configuration."
@@ -48,6 +48,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
 
 
 def _hsm(settings: Settings) -> Iterator[Check]:
+    forbid_core_files()
     try:
         pin = read_pin(settings.hsm)
         crypto_user = crypto_user_of(pin, settings.hsm.crypto_user)

@@ -200,6 +200,14 @@ class KeyRing(Protocol):
         """Say why nothing can be signed at present; empty while signatures come, or may."""
         ...
 
+    def check_keys(self) -> None:
+        """Look at every key again; one that is no longer as it was at start MUST NOT sign from now on."""
+        ...
+
+    def distrust(self, signature: RawSignature) -> None:
+        """Learn that a signature did not verify; the session it came from MUST NOT be used again."""
+        ...
+
     def sign(
         self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
     ) -> list[RawSignature | SignerError]:

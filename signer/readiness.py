@@ -105,6 +105,8 @@ class Readiness:
         while not self._stopping.wait(min(_LOOK_INTERVAL_S, self._interval_s)):
             due = time.monotonic() - self._checked_at_s >= self._interval_s
             # While something is wrong it is probed all the time: the first signature that comes ends the outage.
+            if due:
+                self._key_ring.check_keys()
             if due or self._problems or self._key_ring.problems():
                 self.probe()
 

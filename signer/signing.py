@@ -155,6 +155,8 @@ class SigningService:
             for work in fresh:
                 if not work.is_sound():
                     self._metrics.verification_failures.labels(work.request.key_alias).inc()
+                    if work.raw is not None:
+                        self._key_ring.distrust(work.raw)
                     work.error = SignatureInvalidError("the HSM returned a signature that does not verify")
 
     def _append_audit(self, works: Sequence[Work], origin: Origin, watch: Stopwatch) -> None:

@@ -1,5 +1,6 @@
 """The composition root: from settings to a running service, opened in order and closed in reverse."""
 
+import ctypes
 import faulthandler
 import os
 import resource
@@ -37,6 +38,7 @@ from signer.work import timestamp
 
 # Beside sysexits.h: the cure is another process, on another machine if need be.
 EXIT_HSM_HANGS: Final = 86
+_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
 def utc_now() -> datetime:
@@ -49,9 +51,16 @@ def key_specs(settings: Settings) -> list[KeySpec]:
     return [KeySpec(alias, key.label, key.fingerprint, frozenset(key.waive)) for alias, key in settings.keys.items()]
 
 
+def forbid_core_files() -> None:
+    """Keep the PIN out of core files: of those the kernel writes, and of those it pipes to a program (core(5))."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 @contextmanager
 def open_key_ring(settings: Settings, metrics: Metrics, logger: logs.Logger, sessions: int) -> Iterator[HsmKeyRing]:
     """Load the module, log in, check every key; the module is finalised last."""
+    forbid_core_files()
     hsm = settings.hsm
     crypto_user = crypto_user_of(read_pin(hsm), hsm.crypto_user)
     # Read again for every login: it need not stay in memory, and a rotated one is found.
@@ -82,8 +91,6 @@ def serve(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    # A core file would hold the PIN.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logs.configure(settings.log_level)
     logger = logs.get("signer")
     with _open_core(settings, logger) as core:

@@ -41,6 +41,7 @@ class SimulatedKeyRing(Holdable):
         self._keys = {alias: _signing_key(alias) for alias in aliases}
         self._faults = Faults()
         self._lock = threading.Lock()
+        self.distrusted: list[RawSignature] = []
         self.signed: list[SignTask] = []
         """Everything it ever signed."""
 
@@ -60,6 +61,12 @@ class SimulatedKeyRing(Holdable):
 
     def problems(self) -> tuple[str, ...]:
         return ()
+
+    def check_keys(self) -> None:
+        return
+
+    def distrust(self, signature: RawSignature) -> None:
+        self.distrusted.append(signature)
 
     def sign(
         self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False

@@ -93,9 +93,10 @@ class Connection:
         Raises `SignerError` if the HSM cannot be used now. After a refused login it raises that refusal ever after,
         without asking the HSM again.
         """
-        if self._refused is not None:
-            raise self._refused
         with self._mending:
+            # Looked at under the lock: who waited while the login was refused must not try the same PIN again.
+            if self._refused is not None:
+                raise self._refused
             if self.generation != generation:
                 return
             module = self._module

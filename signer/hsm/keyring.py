@@ -1,41 +1,32 @@
 """Alias to label to checked key; signs digests, spread over the signing sessions, and comes through faults."""
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pkcs11
-from pkcs11 import MGF, Mechanism
 from pkcs11.types import SignMixin
 
 from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, KeyRefusedError, SignerError, UnknownKeyError
 from signer.hsm.breaker import Breaker
-from signer.hsm.compliance import KeySpec, checked_public_key, find_private_key, read_public_key
+from signer.hsm.compliance import KeySpec, check_key, checked_public_key, find_private_key, read_public_key, refused
 from signer.hsm.connection import Connection, Lent
 from signer.hsm.crew import Crew, Job
-from signer.hsm.errors import NOT_FOUND, Fate, HsmFault, fault
+from signer.hsm.errors import NOT_FOUND, HsmFault
 from signer.hsm.hung_calls import HungCalls
 from signer.hsm.module import Module
 from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
+from signer.hsm.signature_maker import Request, SignatureMaker
 from signer.logs import Logger
 from signer.metrics import Metrics
 from signer.ports import RawSignature, SigningKey, SignTask
-from signer.signatures import DIGEST_SIZE_BYTES, fingerprint
+from signer.signatures import fingerprint
 
-# python-pkcs11's own PSS default is SHA-1: the parameter is always said.
-_MECHANISMS: Final[dict[str, tuple[Mechanism, Any]]] = {
-    "CKM_RSA_PKCS": (Mechanism.RSA_PKCS, None),
-    "CKM_RSA_PKCS_PSS": (Mechanism.RSA_PKCS_PSS, (Mechanism.SHA256, MGF.SHA256, DIGEST_SIZE_BYTES)),
-}
 _OPENING_TIMEOUT_S: Final = 60.0
 _CLOSING_TIMEOUT_S: Final = 10.0
-_TRIES_BEYOND_SESSIONS: Final = 4
-_THROTTLE_PAUSE_S: Final = 0.01
-_LONGEST_THROTTLE_PAUSE_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +38,6 @@ class Limits:
     """A call that takes longer counts as hung."""
     end_process: Callable[[], None]
     """What is done when too many calls hang; it does not return."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What every try to make one signature needs to know."""
-
-    deadline: Deadline
-    asked_s: float
-    """When it was asked for, on `time.perf_counter`."""
-    on_hang: Callable[[], None]
 
 
 class HsmKeyRing:
@@ -75,10 +56,12 @@ class HsmKeyRing:
         self._connection = connection
         self._specs = {spec.alias: spec for spec in specs}
         self._breaker = Breaker(metrics, logger)
-        self._retries = metrics.hsm_retries
+        self._logger = logger
+        self._drifted: dict[str, str] = {}
         self._hung_calls = HungCalls(limits.call_timeout_s, limits.sessions, limits.end_process, metrics, logger)
         connection.call_hangs = lambda: self._hung_calls.any
         self._pool = SessionPool(self._open_session, self._hung_calls, limits.sessions, metrics)
+        self._maker = SignatureMaker(connection, self._pool, self._breaker, metrics)
         self._crew = Crew(limits.sessions, self._answer)
         self._keys = self._load(crypto_user, logger)
 
@@ -105,7 +88,22 @@ class HsmKeyRing:
     def problems(self) -> tuple[str, ...]:
         """Say why nothing is signed at present; empty while the breaker is closed."""
         reason = self._breaker.reason
-        return () if reason is None else (f"the HSM does not sign: {reason}",)
+        return (*self._drifted.values(), *(() if reason is None else (f"the HSM does not sign: {reason}",)))
+
+    def check_keys(self) -> None:
+        """Read every key's attributes again; one that drifted is out of service until the process starts anew."""
+        request = Deadline.after(_OPENING_TIMEOUT_S)
+        try:
+            with self._connection.lend(request) as lent, self._pool.borrow(lent, request, _nothing) as session:
+                for spec in self._specs.values():
+                    self._check_key(session, spec)
+        except (HsmFault, SignerError):
+            # The HSM cannot be asked now; whether it signs is found out, and told, by those who ask it to.
+            return
+
+    def distrust(self, signature: RawSignature) -> None:
+        """Never use the session of a signature that did not verify again."""
+        self._pool.distrust(signature.session_handle)
 
     def sign(
         self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
@@ -144,66 +142,26 @@ class HsmKeyRing:
             self._crew.replace(member)
 
         try:
-            job.answer(number, self._sign_with_retries(task, _Request(job.deadline, asked_s, on_hang)))
+            if task.key.alias in self._drifted:
+                raise HsmUnavailableError(self._drifted[task.key.alias])
+            job.answer(number, self._maker.make(task, Request(job.deadline, asked_s, on_hang)))
         except SignerError as error:
             # Whatever is wrong with the HSM is never the transaction's fault: it may be tried again.
             job.answer(number, error if error.retryable else HsmUnavailableError(error.message))
 
-    def _sign_with_retries(self, task: SignTask, request: "_Request") -> RawSignature:
-        """Try until the deadline while the HSM is throttled, and a few times after anything else that may pass."""
-        for attempt in range(1_000_000):
-            request.deadline.check()
-            generation = self._connection.generation
-            try:
-                signature = self._sign_once(task, request)
-            except HsmFault as found:
-                self._retries.labels(found.rule.name).inc()
-                self._mend_or_give_up(found, generation, attempt, request.deadline)
-            else:
-                self._connection.worked()
-                self._breaker.succeeded()
-                return signature
-        raise AssertionError  # pragma: no cover - the deadline comes first
-
-    def _mend_or_give_up(self, found: HsmFault, generation: int, attempt: int, deadline: Deadline) -> None:
-        throttled = found.rule.fate is Fate.KEEP and found.rule.retry
-        # When all sessions died at once, one request may meet every one of them before it gets a new one.
-        tries = self._pool.size + _TRIES_BEYOND_SESSIONS
-        if not throttled and (not found.rule.retry or attempt + 1 >= tries):
-            self._breaker.failed(str(found))
-            raise found.error from None
+    def _check_key(self, session: SigningSession, spec: KeySpec) -> None:
         try:
-            self._connection.mend(found.rule.fate, generation)
-        except SignerError as error:
-            self._breaker.failed(error.message)
-            raise
-        if throttled:
-            longest_s = min(_THROTTLE_PAUSE_S * 2.0**attempt, _LONGEST_THROTTLE_PAUSE_S)
-            time.sleep(min(random.uniform(0, longest_s), deadline.remaining_s()))  # noqa: S311 - jitter is no secret
-
-    def _sign_once(self, task: SignTask, request: "_Request") -> RawSignature:
-        mechanism, parameter = _MECHANISMS[task.algorithm.mechanism]
-        with (
-            self._connection.lend(request.deadline) as lent,
-            # Borrowed for one signature only, so that a single request need not wait for a whole batch.
-            self._pool.borrow(lent, request.deadline, request.on_hang) as session,
-        ):
-            key = session.keys[task.key.label]
-            began_s = time.perf_counter()
-            try:
-                value = key.private_key.sign(
-                    task.algorithm.hsm_input(task.digest), mechanism=mechanism, mechanism_param=parameter
-                )
-            except pkcs11.PKCS11Error as error:
-                raise fault(error, "C_Sign") from None
-            ended_s = time.perf_counter()
-            return RawSignature(
-                value=value,
-                key_handle=key.handle,
-                session_handle=session.handle,
-                pool_wait_s=began_s - request.asked_s,
-                hsm_sign_s=ended_s - began_s,
-            )
+            key = find_private_key(session.raw, spec)
+            if key is None:
+                # Perhaps the login is gone, which makes keys invisible; the next signature will tell.
+                return
+            found = fingerprint(check_key(key, spec))
+            if found != self._keys[spec.alias].fingerprint:
+                raise refused(spec, f"found fingerprint {found}, expected {self._keys[spec.alias].fingerprint}")
+        except KeyRefusedError as error:
+            if spec.alias not in self._drifted:
+                self._logger.critical("key.drifted", key=spec.alias, reason=error.message)
+            self._drifted[spec.alias] = f"out of service: {error.message}"
 
     def _load(self, crypto_user: str, logger: Logger) -> dict[str, SigningKey]:
         with self._connection.lend(Deadline.after(_OPENING_TIMEOUT_S)) as lent:
@@ -246,3 +204,7 @@ class HsmKeyRing:
             return SessionKey(found.handle, found)
         msg = f"key {key.alias} (label {key.label}) is no longer the key that was checked at start"
         raise HsmUnavailableError(msg)
+
+
+def _nothing() -> None:
+    """Nobody waits for a check of the keys."""

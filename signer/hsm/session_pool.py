@@ -70,6 +70,7 @@ class SessionPool:
         self._idle: list[SigningSession] = []  # a stack: a busy few stay warm, and the rest tell how many are needed
         self._free_places = size
         self._waiters: deque[threading.Event] = deque()  # first come, first served
+        self._distrusted: set[int] = set()
         self._closed = False
 
     def warm_up(self, lent: Lent, interval_s: float) -> None:
@@ -111,6 +112,11 @@ class SessionPool:
             if not hung:
                 self._leave_place()
 
+    def distrust(self, handle: int) -> None:
+        """Never lend the session with this handle again; one on loan is closed when it comes back."""
+        with self._lock:
+            self._distrusted.add(handle)
+
     def close(self) -> None:
         """Close the idle sessions; those on loan close when they come back."""
         with self._lock:
@@ -151,9 +157,15 @@ class SessionPool:
         while True:
             with self._lock:
                 session = self._idle.pop() if self._idle else None
-            if session is None or session.generation == generation:
+            if session is None:
+                return None
+            if session.handle in self._distrusted:
+                self._distrusted.discard(session.handle)
+                self._discard(session, "distrusted")
+            elif session.generation == generation:
                 return session
-            self._discard(session, "generation")
+            else:
+                self._discard(session, "generation")
 
     def _put_back_or_discard(self, session: SigningSession | None, reason: str | None) -> None:
         if session is None:

@@ -28,6 +28,7 @@ class End(StrEnum):
     LOST_LEASE = "lost_lease"
 
 
+_LONGEST_RETRY_S: Final = 900
 _LOG_EVENTS: Final = {
     End.FORWARDED: (logging.INFO, "batch.forwarded"),
     End.QUARANTINED: (logging.WARNING, "batch.quarantined"),
@@ -72,7 +73,7 @@ class BatchWorker:
         if end in (End.FORWARDED, End.QUARANTINED):
             self._leases.end(case.lease)
         else:
-            self._leases.give_back([case.lease], self._retry_after_s)
+            self._leases.give_back([case.lease], self._retry_after(case.delivery))
         self._close(case, end)
 
     def hand_back(self, cases: Sequence[Case]) -> None:
@@ -120,6 +121,10 @@ class BatchWorker:
         case.lease.check()
         self._forwarder.quarantine(case.delivery, refused)
         self._leases.delete(case.lease)
+
+    def _retry_after(self, delivery: Delivery) -> int:
+        # Twice as long each time: a batch must not spend its receives, and be dead, while others mend what is broken.
+        return min(self._retry_after_s << min(delivery.receive_count - 1, 10), _LONGEST_RETRY_S)
 
     def _close(self, case: Case, end: End) -> None:
         level, name = _LOG_EVENTS[end]

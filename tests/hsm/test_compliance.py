@@ -43,5 +43,16 @@ def test_a_waiver_covers_only_what_it_names(open_key_ring: OpenKeyRing, capfd: p
         open_key_ring(spec("wrong-extractable", None, "always_sensitive", "never_extractable", "local"))
     assert "NEVER_EXTRACTABLE" not in caught.value.message
     assert "found EXTRACTABLE True" in caught.value.message
+    with pytest.raises(KeyRefusedError, match="found SENSITIVE False"):
+        open_key_ring(spec("wrong-not-sensitive", None, "always_sensitive", "never_extractable", "local"))
+    capfd.readouterr()
     open_key_ring(spec(GOOD_LABEL, None, "local"))
-    assert "key.checks_waived" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "key.checks_waived" in said
+    assert "warning" in said
+
+
+def test_an_exponent_other_than_65537_is_refused(open_key_ring: OpenKeyRing) -> None:
+    """RSA-2048 with another public exponent is not the key it should be."""
+    with pytest.raises(KeyRefusedError, match="found public exponent 3, expected 65537"):
+        open_key_ring(spec("wrong-exponent"))

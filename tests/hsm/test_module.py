@@ -85,6 +85,13 @@ def test_a_pin_that_was_changed_meanwhile_is_tried_once(softhsm: Token, pin: str
         assert tap.calls["C_Login"] == 2
 
 
+def test_a_module_that_others_initialised_is_refused(softhsm: Token) -> None:
+    """What somebody initialised before us may have been promised one thread: its locking is unknown."""
+    first = Module(softhsm.module, softhsm.label)
+    with closing(first), pytest.raises(HsmConfigurationError, match="initialised already in this process"):
+        Module(softhsm.module, softhsm.label)
+
+
 def test_an_unknown_token_is_named(softhsm: Token) -> None:
     """The token is looked for by label, and its absence is told with the label."""
     with pytest.raises(HsmConfigurationError, match="no token with the label elsewhere"):

@@ -16,6 +16,14 @@ def main(home: str, token_label: str) -> None:
         generate_rsa_key(session, "wrong-extractable", private_overrides={Attribute.EXTRACTABLE: True})
         generate_rsa_key(session, "wrong-not-sensitive", private_overrides={Attribute.SENSITIVE: False})
         generate_rsa_key(session, "wrong-sign", private_overrides={Attribute.SIGN: False, Attribute.DECRYPT: True})
+        session.generate_keypair(
+            KeyType.RSA,
+            2048,
+            label="wrong-exponent",
+            store=True,
+            public_template={Attribute.PUBLIC_EXPONENT: b"\x03"},
+            private_template={Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.SIGN: True},
+        )
         generate_rsa_key(session, "wrong-two")
         generate_rsa_key(session, "wrong-two")
         curve = session.create_domain_parameters(

@@ -1,0 +1,120 @@
+"""A key that changes, and a session that lies, are found while the service runs."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from signer.deadlines import Deadline
+from signer.demo.stack import Token
+from signer.errors import HsmUnavailableError, LoginRefusedError
+from signer.hsm.errors import Fate
+from signer.hsm.module import handle_of
+from signer.ports import RawSignature, SignTask
+from signer.signatures import DEFAULT_ALGORITHM
+from tests.hsm.conftest import SECOND_LABEL, Opened, OpenKeyRing, spec
+from tests.hsm.tap import close_all_sessions, log_out, tapped
+
+
+def sign(opened: Opened, count: int = 1) -> list[object]:
+    """Sign with the first key."""
+    key = opened.key_ring.key("settlement")
+    tasks = [SignTask(key, DEFAULT_ALGORITHM, hashlib.sha256(b"%d" % number).digest()) for number in range(count)]
+    return list(opened.key_ring.sign(tasks, Deadline.after(60)))
+
+
+def sessions_of(answers: list[object]) -> set[int]:
+    """The sessions that signed."""
+    return {answered.session_handle for answered in answers if isinstance(answered, RawSignature)}
+
+
+@pytest.mark.parametrize("label", ["wrong-extractable", "wrong-two", SECOND_LABEL])
+def test_a_key_that_drifted_is_out_of_service(
+    open_key_ring: OpenKeyRing, monkeypatch: pytest.MonkeyPatch, label: str
+) -> None:
+    """Once a check finds other attributes, a second key or another one under the label, it signs no more."""
+    opened = open_key_ring()
+    assert sessions_of(sign(opened))
+    monkeypatch.setitem(opened.key_ring._specs, "settlement", spec(label))  # noqa: SLF001 - the token cannot be changed so
+    opened.key_ring.check_keys()
+    (answered,) = sign(opened)
+    assert isinstance(answered, HsmUnavailableError)
+    assert answered.message.startswith("out of service: key settlement")
+    assert opened.key_ring.problems()
+
+
+# python-pkcs11 ends a search on a dead session twice, and can only print the second refusal.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_lost_login_is_no_drift(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
+    """Keys that are invisible because the login is gone are not taken for absent."""
+    opened = open_key_ring()
+    with opened.connection.lend(Deadline.after(30)) as lent:
+        close_all_sessions(softhsm.module, lent.module.token.slot.slot_id)
+    opened.key_ring.check_keys()
+    opened.key_ring.check_keys()
+    assert all(isinstance(answered, RawSignature) for answered in sign(opened, 10))
+
+
+def test_another_key_under_the_label_is_not_used_by_a_new_session(
+    open_key_ring: OpenKeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that is opened later looks the key up again, and refuses one that is not the key of the start."""
+    opened = open_key_ring(warm=False)
+    monkeypatch.setitem(opened.key_ring._specs, "settlement", spec(SECOND_LABEL))  # noqa: SLF001
+    (answered,) = sign(opened)
+    assert isinstance(answered, HsmUnavailableError)
+    assert "no longer the key that was checked at start" in answered.message
+
+
+def test_a_session_that_gave_a_wrong_signature_is_not_used_again(open_key_ring: OpenKeyRing) -> None:
+    """Who is told that a signature did not verify closes its session, whether it is idle or on loan."""
+    opened = open_key_ring(sessions=1)
+    (bad,) = sign(opened)
+    assert isinstance(bad, RawSignature)
+    opened.key_ring.distrust(bad)
+    assert bad.session_handle not in sessions_of(sign(opened, 20))
+    assert opened.discarded() == 1
+
+
+def test_the_session_used_last_is_lent_first(open_key_ring: OpenKeyRing) -> None:
+    """One request at a time stays on one warm session; the others idle."""
+    opened = open_key_ring(sessions=4)
+    assert len(set.union(*(sessions_of(sign(opened)) for _ in range(20)))) == 1
+
+
+def test_a_refused_login_is_tried_once_by_all(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
+    """Sixteen threads find the login gone and the PIN no longer right: the token sees one try, however slow it is."""
+    entered = threading.Event()
+    waiting = threading.Event()
+
+    def slow(real: Callable[..., int], *arguments: int) -> int:
+        entered.set()
+        waiting.wait(5)
+        return int(real(*arguments))
+
+    with tapped(softhsm.module) as tap:
+        opened = open_key_ring(sessions=1, warm=False)
+        with opened.connection.lend(Deadline.after(30)) as lent:
+            session = lent.module.open_session()
+            log_out(softhsm.module, handle_of(session))
+        opened.connection._read_pin = lambda: "signer-dev:wrong"  # noqa: SLF001 - as if it had been rotated
+        tap.instead["C_Login"] = slow
+        before = tap.calls["C_Login"]
+        refused: list[LoginRefusedError] = []
+        threads = [threading.Thread(target=mend, args=(opened, refused)) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        assert entered.wait(30)
+        waiting.set()
+        for thread in threads:
+            thread.join(30)
+        assert (len(refused), tap.calls["C_Login"] - before) == (16, 1)
+
+
+def mend(opened: Opened, refused: list[LoginRefusedError]) -> None:
+    """Ask for a login, all in the generation that lost it."""
+    try:
+        opened.connection.mend(Fate.LOG_IN, 0)
+    except LoginRefusedError as error:
+        refused.append(error)
