@@ -1,0 +1,112 @@
+"""Ready means: every key made a signature that verified, its record is durable, and that was recent."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from signer import logs
+from signer.deadlines import Deadline
+from signer.errors import AuditUnavailableError, HsmUnavailableError, SignerError
+from signer.ports import RawSignature, SignTask
+from signer.readiness import Readiness
+from tests.simulators import Simulation, simulate
+
+
+@pytest.fixture
+def simulation() -> Simulation:
+    """Two keys."""
+    return simulate({"settlement": frozenset(), "payout": frozenset()})
+
+
+def readiness_of(simulation: Simulation, interval_s: float = 60) -> Readiness:
+    """Build it over simulated edges."""
+    return Readiness(
+        simulation.key_ring,
+        simulation.audit,
+        simulation.metrics,
+        logs.get("test"),
+        lambda: datetime.now(UTC),
+        interval_s,
+    )
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    deadline = Deadline.after(20)
+    while not true():
+        deadline.check()
+        time.sleep(0.01)
+
+
+def test_ready_only_after_every_key_has_signed(simulation: Simulation) -> None:
+    """Not ready before the first probe; ready after one in which each key signed, and each use is audited."""
+    readiness = readiness_of(simulation)
+    assert readiness.problems()
+    readiness.probe()
+    assert readiness.problems() == ()
+    assert [task.key.alias for task in simulation.key_ring.signed] == ["settlement", "payout"]
+    for entry in simulation.audit.of("probe"):
+        assert (entry.outcome, entry.session_handle, entry.crypto_user) == ("done", 11, "crypto_user")
+        assert entry.signature_sha256 is not None
+
+
+def test_one_key_that_fails_makes_it_not_ready(simulation: Simulation) -> None:
+    """The problem names the key and the code; the next probe that goes well ends it."""
+    readiness = readiness_of(simulation)
+    simulation.key_ring.fail_next(HsmUnavailableError("connection lost"))
+    readiness.probe()
+    assert readiness.problems() == ("key settlement: hsm_unavailable: connection lost",)
+    readiness.probe()
+    assert readiness.problems() == ()
+
+
+def test_an_outage_is_recorded_once_not_with_every_probe(simulation: Simulation) -> None:
+    """Probes that fail the same way leave one record; the one that succeeds leaves its own."""
+    readiness = readiness_of(simulation)
+    simulation.key_ring.fail_next(HsmUnavailableError("connection lost"), times=20)
+    for _ in range(11):
+        readiness.probe()
+    outcomes = [entry.outcome for entry in simulation.audit.of("probe") if entry.key_alias == "settlement"]
+    assert outcomes == ["failed", "done"]
+
+
+def test_without_the_audit_log_it_is_not_ready(simulation: Simulation) -> None:
+    """The record is part of the probe."""
+    readiness = readiness_of(simulation)
+    simulation.audit.fail_next(AuditUnavailableError("disk full"))
+    readiness.probe()
+    assert readiness.problems() == ("key settlement: audit_unavailable: disk full",)
+
+
+def test_a_wrong_signature_makes_it_not_ready(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key whose signature does not verify has proven nothing."""
+    real = simulation.key_ring.sign
+
+    def spoiled(
+        tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
+    ) -> list[RawSignature | SignerError]:
+        (answer,) = real(tasks, deadline, probing=probing)
+        assert isinstance(answer, RawSignature)
+        return [RawSignature(answer.value[::-1], answer.key_handle, answer.session_handle, 0.0, 0.0)]
+
+    monkeypatch.setattr(simulation.key_ring, "sign", spoiled)
+    readiness = readiness_of(simulation)
+    readiness.probe()
+    assert "signature_invalid" in readiness.problems()[0]
+
+
+def test_what_was_proven_too_long_ago_does_not_count(simulation: Simulation) -> None:
+    """Three intervals without a probe, and the service is no longer ready."""
+    readiness = readiness_of(simulation, interval_s=0.02)
+    readiness.probe()
+    until(lambda: readiness.problems() == ("the last probe is too old",))
+
+
+def test_while_draining_it_is_not_ready(simulation: Simulation) -> None:
+    """Nobody shall be sent here once the end has begun."""
+    readiness = readiness_of(simulation)
+    readiness.probe()
+    readiness.drain()
+    assert readiness.problems() == ("the service is shutting down",)
