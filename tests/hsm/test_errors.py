@@ -2,6 +2,7 @@
 
 import re
 from contextlib import closing
+from pathlib import Path
 
 import pkcs11
 import pytest
@@ -45,6 +46,20 @@ def test_a_code_of_a_vendor_is_unknown_and_so_refused(softhsm: Token) -> None:
     rule = rule_for(caught.value)
     assert (rule.fate, rule.retry) == (Fate.DISCARD, False)
     assert re.fullmatch("CKR 0x80000001", rule.name)
+
+
+def table() -> str:
+    """The table as the documentation shows it."""
+    rows = [
+        f"| `{rule.name}` | 0x{code:X} | {rule.fate} | {'yes' if rule.retry else 'no'} | `{rule.error.code}` |"
+        for code, rule in sorted(RULES.items())
+    ]
+    return "\n".join(["| return code | | fate | try again | our code |", "| --- | --- | --- | --- | --- |", *rows])
+
+
+def test_the_documented_table_is_the_one_in_force() -> None:
+    """docs/recovery.md holds the table as it stands in the code; on failure, this is what to put there."""
+    assert table() in (Path(__file__).parents[2] / "docs" / "recovery.md").read_text(encoding="utf-8"), table()
 
 
 def test_a_refused_login_is_final() -> None:
