@@ -42,6 +42,7 @@ class Readiness:
         self._interval_s = interval_s
         self._problems: tuple[str, ...] = ("no probe has finished yet",)
         self._last_codes: dict[str, str | None] = {}
+        self._sources: list[Callable[[], tuple[str, ...]]] = []
         self._checked_at_s = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="readiness", daemon=True)
@@ -63,8 +64,19 @@ class Readiness:
         self._stopping.set()
         self._metrics.ready.set(0)
 
+    def watch(self, source: Callable[[], tuple[str, ...]]) -> None:
+        """Let `source` have a say in `problems`, though not in `can_sign`."""
+        self._sources.append(source)
+
+    def can_sign(self) -> bool:
+        """Tell whether a transaction that came now would be signed."""
+        return not self._problems_of_signing()
+
     def problems(self) -> tuple[str, ...]:
         """Say why the service is not ready; empty when it is."""
+        return self._problems_of_signing() or tuple(problem for source in self._sources for problem in source())
+
+    def _problems_of_signing(self) -> tuple[str, ...]:
         if self._stopping.is_set():
             return ("the service is shutting down",)
         if time.monotonic() - self._checked_at_s > 3 * self._interval_s:

@@ -132,12 +132,17 @@ def _open_core(settings: Settings, logger: logs.Logger) -> Iterator[_Core]:
 
 def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.Event) -> bool:
     """Open the entrances, wait for `stop`, close them; tells whether all work was finished."""
+    # Built before anything listens or is recorded: it may still find its settings wrong.
+    consumer = _build_consumer(core, settings, settings.sqs, logger) if settings.sqs is not None else None
     _record(core, "service.start")
     core.readiness.start()
     with ExitStack() as stack:
         if settings.http is not None:
             stack.enter_context(closing(_start_api(core, settings, settings.http, logger)))
-        consumer = _start_consumer(core, settings, settings.sqs, logger) if settings.sqs is not None else None
+        if consumer is not None:
+            core.readiness.watch(consumer.problems)
+            # A service that cannot sign must not spend the receive counts of the batches.
+            consumer.start(may_poll=core.readiness.can_sign)
         logger.info("service.started", version=__version__, keys=list(settings.keys))
         stop.wait()
         logger.info("service.stopping")
@@ -154,11 +159,8 @@ def _start_api(core: _Core, settings: Settings, http: HttpSettings, logger: logs
     return server
 
 
-def _start_consumer(core: _Core, settings: Settings, sqs: SqsSettings, logger: logs.Logger) -> Consumer:
-    consumer = Consumer(make_client(sqs), sqs, core.service, core.metrics, logger, settings.signing_timeout_s)
-    # A service that cannot sign must not spend the receive counts of the batches.
-    consumer.start(may_poll=lambda: not core.readiness.problems())
-    return consumer
+def _build_consumer(core: _Core, settings: Settings, sqs: SqsSettings, logger: logs.Logger) -> Consumer:
+    return Consumer(make_client(sqs), sqs, core.service, core.metrics, logger, settings.signing_timeout_s)
 
 
 def _record(core: _Core, operation: str) -> None:
