@@ -44,7 +44,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     if settings.sqs is not None:
         yield from _queues(settings.sqs)
     yield from _disk("audit log", settings.audit.directory)
-    yield from _disk("ledger", settings.ledger.path.parent)
+    yield from _ledger(settings.ledger.path)
 
 
 def _hsm(settings: Settings) -> Iterator[Check]:
@@ -109,6 +109,13 @@ def _queue_size(subject: str, takes: int, wanted: int) -> Check:
         fix = f"Set sqs.max_message_bytes to {takes}, or raise the queue's MaximumMessageSize."
         return Check(subject, ok=False, found=f"it takes {takes} bytes, the settings say {wanted}", fix=fix)
     return Check(subject, ok=True, found=f"reachable, takes {takes} bytes")
+
+
+def _ledger(path: Path) -> Iterator[Check]:
+    if path.is_dir():
+        yield Check("ledger", ok=False, found=f"{path} is a directory", fix="Set ledger.path to a file in it.")
+        return
+    yield from _disk("ledger", path.parent)
 
 
 def _disk(subject: str, directory: Path) -> Iterator[Check]:

@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Results go to stdout, everything else to stderr."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from signer import __version__, settings
+from signer import __version__, logs, settings
 from signer.errors import ConfigurationError, InvalidInputError, SignerError
 
 # sysexits.h; 1 stays for "it ran, and the answer is no".
@@ -22,6 +24,7 @@ EXIT_BAD_INPUT: Final = 65
 EXIT_UNAVAILABLE: Final = 75
 EXIT_CONFIGURATION: Final = 78
 _PIPE_WIDTH: Final = 250
+_ANCHOR: Final = re.compile(r"([1-9][0-9]{0,15}):([0-9a-fA-F]{64})")
 
 app = typer.Typer(
     help="Signs settlement transactions with keys that never leave an HSM.",
@@ -54,7 +57,8 @@ def _errors_to_exit() -> Iterator[None]:
     try:
         yield
     except SignerError as error:
-        Console(stderr=True).print(f"[bold red]{error.code}[/]: {error.message}", highlight=False, soft_wrap=True)
+        line = f"[bold red]{error.code}[/]: {escape(_printable(error.message))}"
+        Console(stderr=True).print(line, highlight=False, soft_wrap=True)
         if isinstance(error, InvalidInputError):
             raise typer.Exit(EXIT_BAD_INPUT) from None
         raise typer.Exit(EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_UNAVAILABLE) from None
@@ -68,9 +72,14 @@ def _print(rows: Sequence[dict[str, Any]], columns: Sequence[str], output: Outpu
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+        table.add_row(*("" if row[column] is None else escape(_printable(str(row[column]))) for column in columns))
     # Whoever reads from a pipe wants whole values, not a terminal's width.
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def _printable(text: str) -> str:
+    """Replace what could command a terminal or deceive its reader: control characters, bidi marks, surrogates."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 @app.callback(invoke_without_command=True)
@@ -79,6 +88,8 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    # stdout belongs to the results; `serve` sets up its own log.
+    logs.configure("WARNING", sys.stderr)
 
 
 @app.command()
@@ -97,11 +108,11 @@ def check(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> N
 
     with _errors_to_exit():
         results = [
-            {"": "ok" if item.ok else "FAIL", "subject": item.subject, "found": item.found, "fix": item.fix}
+            {"status": "ok" if item.ok else "FAIL", "subject": item.subject, "found": item.found, "fix": item.fix}
             for item in run_checks(settings.load(config))
         ]
-    _print(results, ("", "subject", "found", "fix"), output)
-    if any(row[""] != "ok" for row in results):
+    _print(results, ("status", "subject", "found", "fix"), output)
+    if any(row["status"] != "ok" for row in results):
         raise typer.Exit(EXIT_NO)
 
 
@@ -154,13 +165,13 @@ def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) 
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Where the demo lives; emptied first.")] = Path(
-        ".local/demo"
-    ),
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Where the demo lives; emptied first if a demo made it.")
+    ] = Path(".local/demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up until Ctrl-C.")] = False,  # noqa: FBT002
 ) -> None:
     """Show the whole product at work on this machine: emulator, token, service, and proof of what came out."""
-    from signer.demo.story import run_demo
+    from signer.demo.run import run_demo
 
     with _errors_to_exit():
         held = run_demo(directory, Console(width=max(Console().width, 110)), keep=keep)
@@ -178,7 +189,7 @@ def audit_verify(
     from signer.audit.verification import verify_directory
 
     with _errors_to_exit():
-        result = verify_directory(directory, dict(_anchor(text) for text in anchor or ()))
+        result = verify_directory(directory, _anchors(anchor or ()))
     problem = asdict(result.problem) if result.problem is not None else None
     row = {
         "chain": "BROKEN" if problem else "unbroken",
@@ -192,17 +203,24 @@ def audit_verify(
     else:
         _print([row], tuple(row), output)
         for note in result.notes:
-            typer.echo(f"note: {note}", err=True)
+            typer.echo(f"note: {_printable(note)}", err=True)
         if result.problem is not None:
             where = f"{result.problem.file}, line {result.problem.line}"
-            typer.echo(f"{result.problem.kind}: {where}, record {result.problem.seq}: {result.problem.message}")
+            told = f"{result.problem.kind}: {where}, record {result.problem.seq}: {result.problem.message}"
+            typer.echo(_printable(told))
     if result.problem is not None:
         raise typer.Exit(EXIT_NO)
 
 
-def _anchor(text: str) -> tuple[int, str]:
-    seq, colon, digest = text.partition(":")
-    if not (colon and seq.isdecimal() and digest):
-        msg = "an anchor has the shape SEQ:HASH"
-        raise InvalidInputError(msg)
-    return int(seq), digest
+def _anchors(texts: Sequence[str]) -> dict[int, str]:
+    anchors: dict[int, str] = {}
+    for text in texts:
+        match = _ANCHOR.fullmatch(text)
+        if match is None:
+            msg = "an anchor has the shape SEQ:HASH: a number from 1 up, and 64 hexadecimal digits"
+            raise InvalidInputError(msg)
+        seq, digest = int(match[1]), match[2].lower()
+        if anchors.setdefault(seq, digest) != digest:
+            msg = f"two anchors give different hashes for record {seq}"
+            raise InvalidInputError(msg)
+    return anchors

@@ -2,18 +2,25 @@
 
 import ipaddress
 import os
+import stat
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from signer.errors import ConfigurationError
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Waiver = Literal["always_sensitive", "never_extractable", "local"]
 _ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_PREFIX: Final = "SIGNER_"
+_DELIMITER: Final = "__"
+_CONFIG_VARIABLE: Final = "SIGNER_CONFIG"
+_SHIM_PREFIX: Final = "SIGNER_SHIM_"
+"""What softhsm/shim/ reads, which runs in the service's own process."""
+_OTHERS_MAY_OPEN: Final = stat.S_IROTH | stat.S_IWOTH
 
 
 class _Section(BaseModel):
@@ -80,6 +87,8 @@ class HttpSettings(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     max_body_bytes: int = Field(default=262_144, ge=1024, le=16_777_216)
+    max_connections: int = Field(default=512, ge=1, le=65_536)
+    """Beyond it a connection is answered 503 and closed; at least 128 file descriptors must remain."""
     max_in_flight: int = Field(default=64, ge=1, le=4096)
     """Signing requests admitted at once; the next is answered 503."""
 
@@ -87,7 +96,13 @@ class HttpSettings(_Section):
     @classmethod
     def _loopback_only(cls, host: str) -> str:
         # Callers are not authenticated yet: whoever reaches the port may sign.
-        if not ipaddress.ip_address(host).is_loopback:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            # Its own message quotes the value.
+            msg = "not an IP address"
+            raise ValueError(msg) from None
+        if not address.is_loopback:
             msg = "the HTTP entrance does not authenticate its callers and binds to a loopback address only"
             raise ValueError(msg)
         return host
@@ -110,11 +125,14 @@ class AuditSettings(_Section):
     commit_timeout_s: Seconds = 5
 
 
+_SECTIONS: Final = frozenset({"hsm", "keys", "ledger", "audit", "sqs", "http"})
+
+
 class Settings(BaseSettings):
     """Everything `signer serve` needs; environment variables override the file (`SIGNER_HSM__TOKEN`, ...)."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="SIGNER_", env_nested_delimiter="__", hide_input_in_errors=True
+        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter=_DELIMITER, hide_input_in_errors=True
     )
 
     hsm: HsmSettings
@@ -156,7 +174,8 @@ def load(path: Path | None) -> Settings:
 
     The error names each wrong setting and what is wrong with it, never its value.
     """
-    source = path or Path(os.environ.get("SIGNER_CONFIG", "signer.toml"))
+    _refuse_unknown_variables()
+    source = path or Path(os.environ.get(_CONFIG_VARIABLE, "signer.toml"))
     try:
         values: dict[str, Any] = tomllib.loads(source.read_text(encoding="utf-8")) if path or source.exists() else {}
         return Settings(**values)
@@ -166,20 +185,54 @@ def load(path: Path | None) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         msg = f"the settings file {source} is not TOML"
         raise ConfigurationError(msg) from None
+    except SettingsError as error:
+        # It names the section and keeps the text, which may hold a PIN, in its cause.
+        msg = f"an environment variable does not hold JSON: {error}"
+        raise ConfigurationError(msg) from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         msg = f"the settings are not valid: {problems}"
         raise ConfigurationError(msg) from None
 
 
+def _refuse_unknown_variables() -> None:
+    # pydantic-settings passes over them in silence: a misspelt section would leave its default in force.
+    for variable in sorted(os.environ):
+        name = variable.upper()
+        if not name.startswith(_PREFIX) or name == _CONFIG_VARIABLE or name.startswith(_SHIM_PREFIX):
+            continue
+        field, nested, _ = name.removeprefix(_PREFIX).lower().partition(_DELIMITER)
+        if field not in Settings.model_fields or (nested and field not in _SECTIONS):
+            msg = f"the environment variable {variable} is no setting: SIGNER_<SECTION>__<NAME>"
+            raise ConfigurationError(msg)
+
+
 def read_pin(settings: HsmSettings) -> str:
     """Give the Crypto User's PIN; raises `ConfigurationError`. The caller keeps it no longer than the login."""
     if settings.pin is not None:
-        return settings.pin.get_secret_value()
-    if settings.pin_file is None:  # pragma: no cover - the validator excludes it
+        pin = settings.pin.get_secret_value()
+    elif settings.pin_file is not None:
+        pin = _read_pin_file(settings.pin_file)
+    else:  # pragma: no cover - the validator excludes it
         raise AssertionError
+    if not pin.strip():
+        # It would count as a wrong one.
+        msg = "the PIN is empty"
+        raise ConfigurationError(msg)
+    return pin
+
+
+def _read_pin_file(path: Path) -> str:
     try:
-        return settings.pin_file.read_text(encoding="utf-8").rstrip("\n")
+        with path.open(encoding="utf-8") as file:
+            # Owner and group may read: secrets are mounted in containers with 0440.
+            if os.fstat(file.fileno()).st_mode & _OTHERS_MAY_OPEN:
+                msg = f"the PIN file {path} can be opened by every user of this machine: chmod 600 it"
+                raise ConfigurationError(msg)
+            return file.read().rstrip("\n")
     except OSError as error:
-        msg = f"the PIN file {settings.pin_file} cannot be read: {error.strerror}"
+        msg = f"the PIN file {path} cannot be read: {error.strerror}"
+        raise ConfigurationError(msg) from None
+    except UnicodeDecodeError:
+        msg = f"the PIN file {path} is not UTF-8"
         raise ConfigurationError(msg) from None

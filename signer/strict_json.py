@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+import sys
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NoReturn
 
 import rfc8785
@@ -10,7 +13,9 @@ from signer.errors import DuplicateMemberError, InvalidJsonError
 
 _MAX_SAFE_INTEGER: Final = 2**53 - 1
 _MAX_INTEGER_DIGITS: Final = 17
+_MAX_FLOAT_DIGITS: Final = 17
 _MAX_DEPTH: Final = 100
+_EXPONENT: Final = re.compile("[eE]")
 
 _TOO_DEEP: Final = f"the document is nested deeper than {_MAX_DEPTH} levels"
 
@@ -22,7 +27,7 @@ def parse(body: bytes) -> Any:
             body.decode("utf-8"),
             object_pairs_hook=_unique_members,
             parse_int=_safe_integer,
-            parse_float=_finite_float,
+            parse_float=_faithful_float,
             parse_constant=_refuse_constant,
         )
     except UnicodeDecodeError:
@@ -70,12 +75,31 @@ def _safe_integer(text: str) -> int:
     raise InvalidJsonError(msg)
 
 
-def _finite_float(text: str) -> float:
+def _faithful_float(text: str) -> float:
     number = float(text)
-    if math.isfinite(number):
-        return number
-    msg = "a number lies beyond the range of a double"
-    raise InvalidJsonError(msg)
+    if not math.isfinite(number):
+        msg = "a number lies beyond the range of a double"
+        raise InvalidJsonError(msg)
+    # 17 digits tell every double from its neighbours (IEEE 754); more of them say what no double holds.
+    digits = _EXPONENT.split(text)[0].replace(".", "").lstrip("-").strip("0")
+    if len(digits) > _MAX_FLOAT_DIGITS or (digits and not _keeps_magnitude(text, number)):
+        msg = "a number does not fit a double without loss; send it as a string"
+        raise InvalidJsonError(msg)
+    return number
+
+
+def _keeps_magnitude(text: str, number: float) -> bool:
+    """Tell whether a number that is not zero is safe: where doubles are sparse, only their shortest form is."""
+    if sys.float_info.min <= abs(number) <= _MAX_SAFE_INTEGER:
+        return True
+    shortest = repr(number)
+    # Without an exponent it is an integer beyond 2^53-1, with ".0" or without; `dumps` must not write one either.
+    if abs(number) > 1 and not (_EXPONENT.search(text) and _EXPONENT.search(shortest)):
+        return False
+    try:
+        return Decimal(text) == Decimal(shortest)
+    except InvalidOperation:  # an exponent of a great many digits
+        return False
 
 
 def _refuse_constant(_text: str) -> NoReturn:

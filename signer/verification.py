@@ -1,9 +1,11 @@
 """Checks a signed batch, or one transaction of it, against public keys: offline, without HSM, settings or network."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -15,6 +17,9 @@ from signer.transactions import SIGNED_BATCH_SCHEMA, decode_base64, transaction_
 _SIGNATURE_MEMBERS: Final = (
     "algorithm", "key_alias", "key_label", "key_fingerprint", "digest", "value", "signed_at", "audit_id"
 )  # fmt: skip
+_TRANSACTION_MEMBERS: Final = ("transaction_id", "message", "payload", "signature")
+_BATCH_MEMBERS: Final = ("schema", "batch_id", "key", "algorithm", "transactions")
+_UNKNOWN_MEMBER: Final = "an unknown member, which no signature covers, stands beside the known ones"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ def read_public_keys(pems: Sequence[bytes]) -> dict[str, RSAPublicKey]:
     for pem in pems:
         try:
             key = serialization.load_pem_public_key(pem)
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, RSAPublicKey):
             msg = "a public key file is not an RSA public key in PEM (SubjectPublicKeyInfo)"
@@ -53,16 +58,19 @@ def verify_document(
     """
     document = strict_json.parse(body)
     transactions = _transactions_of(document)
+    counts = Counter(map(_id_of, transactions))
     if transaction_id is not None:
         transactions = [item for item in transactions if _id_of(item) == transaction_id]
     if not transactions:
         msg = "the file holds no such transaction" if transaction_id is not None else "the batch has no transactions"
         raise InvalidInputError(msg)
-    return [_verify(transaction, public_keys) for transaction in transactions]
+    return [_verify(transaction, public_keys, counts[_id_of(transaction)]) for transaction in transactions]
 
 
 def _transactions_of(document: Any) -> list[Any]:
     if isinstance(document, dict) and document.get("schema") == SIGNED_BATCH_SCHEMA:
+        if not document.keys() <= set(_BATCH_MEMBERS):
+            raise InvalidInputError(_UNKNOWN_MEMBER)
         transactions = document.get("transactions")
         return transactions if isinstance(transactions, list) else []
     if isinstance(document, dict) and "signature" in document and "transaction_id" in document:
@@ -71,17 +79,28 @@ def _transactions_of(document: Any) -> list[Any]:
     raise InvalidInputError(msg)
 
 
-def _verify(transaction: Any, public_keys: Mapping[str, RSAPublicKey]) -> Verified:
+def _verify(transaction: Any, public_keys: Mapping[str, RSAPublicKey], count: int) -> Verified:
     signature = transaction.get("signature") if isinstance(transaction, dict) else None
     if not isinstance(signature, dict) or not _is_complete(signature):
         return Verified(_id_of(transaction), "it carries no complete signature")
     try:
-        problem = _problem_of(transaction, signature, public_keys)
+        problem = _problem_of_form(transaction, signature, count) or _problem_of(transaction, signature, public_keys)
     except InvalidInputError as error:
         problem = error.message
     return Verified(
         _id_of(transaction), problem, signature["key_label"], signature["signed_at"], signature["audit_id"]
     )  # fmt: skip
+
+
+def _problem_of_form(transaction: Mapping[str, Any], signature: Mapping[str, str], count: int) -> str | None:
+    # None of this is signed: it could look signed to whoever reads only our verdict.
+    if not isinstance(transaction.get("transaction_id"), str):
+        return "it has no transaction_id"
+    if count > 1:
+        return "its transaction_id stands twice in the batch"
+    if not (transaction.keys() <= set(_TRANSACTION_MEMBERS) and signature.keys() <= set(_SIGNATURE_MEMBERS)):
+        return _UNKNOWN_MEMBER
+    return None
 
 
 def _problem_of(

@@ -65,7 +65,11 @@ class Emulator:
         bounds = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "sqs", "IOT_MTLS_ENABLED": "0"}
         command = [sys.executable, "-m", "ministack"]
         self._program = Program(command, {**os.environ, **bounds}, directory / "emulator.log")
-        self._program.wait_for(f"{self.url}/_ministack/health")
+        try:
+            self._program.wait_for(f"{self.url}/_ministack/health")
+        except BaseException:
+            self._program.kill()
+            raise
         self.sqs: SQSClient = boto3.client(
             "sqs",
             endpoint_url=self.url,

@@ -1,9 +1,6 @@
 """The demo: one good batch and one bad one go in; everything that must come out of it is looked for and checked."""
 
-import contextlib
 import json
-import shutil
-import signal
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from signer.audit.verification import verify_directory
-from signer.demo.stack import Stack, running_stack
+from signer.demo.stack import Stack
 from signer.errors import UnavailableError
 from signer.verification import read_public_keys, verify_document
 
@@ -160,47 +157,6 @@ class Story:
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             return dict(json.load(answer))
-
-
-def run_demo(directory: Path, console: Console, *, keep: bool) -> bool:
-    """Tell the story in a fresh `directory`; with `keep`, leave the stack up until interrupted. True if all held."""
-    if directory.exists():
-        shutil.rmtree(directory)
-    console.print("[dim]Starting an AWS emulator, a fresh SoftHSM token and a real `signer serve` …[/]")
-    with running_stack(directory) as (stack, service):
-        story = Story(stack, console)
-        story.tell()
-        if keep:
-            _explain(stack, console)
-            _until_interrupted()
-        status = service.terminate()
-    story.check("the service drained and ended cleanly on SIGTERM", holds=status == 0)
-    for name in ("signed-batch.json", "public-key.pem", "audit"):
-        console.print(f"   [dim]{directory / name}[/]")
-    return story.held
-
-
-def _explain(stack: Stack, console: Console) -> None:
-    console.print(
-        Panel(
-            f"HTTP API   {stack.http_url}   (/v1/sign, /v1/keys, /readyz, /metrics)\n"
-            + "".join(f"{role:<11}{url}\n" for role, url in stack.queues.items())
-            + f"settings   {stack.config}\nlog        {stack.directory}/serve.log\n\n"
-            f"""curl -s {stack.http_url}/v1/sign -H 'Content-Type: application/json' \\
-  -d '{{"key": "settlement", "transaction_id": "TRY-1", "message": {{"amount": "1.00"}}}}'\n\n"""
-            "Ctrl-C ends everything.",
-            title="The stack stays up",
-            title_align="left",
-            border_style="green",
-        ),
-        soft_wrap=True,
-        highlight=False,
-    )
-
-
-def _until_interrupted() -> None:
-    with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
 
 
 def _stage_sums(metrics: str) -> dict[str, dict[str, float]]:

@@ -2,9 +2,15 @@
 
 import base64
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.service.conftest import Demo
 
@@ -78,3 +84,50 @@ def test_the_audit_log_says_what_signed(demo: Demo) -> None:
         assert record["entrance"] == "sqs"
         wanted = {"time", "seq", "prev", "caller", "channel", "message_id", "key_alias", "key_label", "key_handle"}
         assert wanted | {"token_serial", "session_handle", "signature_sha256", "duration_s"} <= set(record)
+
+
+def start_demo(directory: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the demo in `directory`."""
+    command = [sys.executable, "-m", "signer", "demo", "--dir", str(directory), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def children_of(pid: int) -> list[int]:
+    """Give the processes that `pid` started and that have not ended."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("kind", ["full", "file", "link"])
+def test_the_demo_empties_only_what_it_made(tmp_path: Path, kind: str) -> None:
+    """A directory with something of somebody else's, a file and a link are refused and left as they are."""
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    target = {"full": tmp_path / "precious", "file": tmp_path / "precious" / "file", "link": tmp_path / "link"}[kind]
+    demo = start_demo(target)
+    said, _ = demo.communicate(timeout=60)
+    assert (demo.returncode, said.startswith("configuration: ")) == (78, True), said
+    assert (tmp_path / "precious" / "file").read_text() == "precious"
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("moment", ["emulator.log", "serve.log", "signed-batch.json"])
+def test_sigterm_ends_the_demo_and_its_children(tmp_path: Path, moment: str) -> None:
+    """While it starts and while it runs, nothing it started is left; and it may empty what it leaves."""
+    for directory in (tmp_path / "demo", tmp_path / "demo"):
+        (directory / moment).unlink(missing_ok=True)
+        demo = start_demo(directory, "--keep")
+        until_s = time.monotonic() + 60
+        while not (directory / moment).exists():
+            assert demo.poll() is None, demo.communicate()
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+        children = children_of(demo.pid)
+        assert children
+        demo.send_signal(signal.SIGTERM)
+        said, _ = demo.communicate(timeout=60)
+        assert "Traceback" not in said
+        left = [child for child in children if Path(f"/proc/{child}").exists()]
+        for child in left:
+            os.kill(child, signal.SIGKILL)
+        assert not left

@@ -75,6 +75,7 @@ def test_a_wrong_pin_ends_the_start_and_is_not_shown(stack: Stack) -> None:
     """The refusal is final, and the PIN is in no output."""
     wrong = stack.directory / "wrong-pin"
     wrong.write_text("signer-dev:canary-wrong-pin")
+    wrong.chmod(0o600)
     done = run(stack, "serve", SIGNER_HSM__PIN_FILE=str(wrong))
     assert done.returncode == CONFIGURATION
     assert done.stderr.startswith("login_refused: C_Login failed: CKR_PIN_INCORRECT")
@@ -110,10 +111,61 @@ def test_check_names_what_is_wrong_and_how_to_mend_it(stack: Stack) -> None:
         "SIGNER_SQS__OUTBOUND_URL": stack.queues["outbound"] + "-absent",
     }
     done = run(stack, "check", "--output", "json", **changes)
-    failed = {row["subject"]: row["fix"] for row in json.loads(done.stdout) if row[""] != "ok"}
+    failed = {row["subject"]: row["fix"] for row in json.loads(done.stdout) if row["status"] != "ok"}
     assert done.returncode == 1
     assert set(failed) == {"key settlement", "outbound queue"}
     assert all(failed.values())
+
+
+def test_check_finds_a_directory_where_the_ledger_should_be(stack: Stack) -> None:
+    """The service would not start on it; the fix says what belongs there."""
+    done = run(stack, "check", "--output", "json", SIGNER_LEDGER__PATH=str(stack.directory))
+    failed = {row["subject"]: row["fix"] for row in json.loads(done.stdout) if row["status"] != "ok"}
+    assert done.returncode == 1
+    assert set(failed) == {"ledger"}
+    assert "ledger.path" in failed["ledger"]
+
+
+def test_a_warning_stays_out_of_the_results(stack: Stack) -> None:
+    """With a waiver, which is said loudly, stdout is JSON and nothing else; the warning is on stderr."""
+    waived = {"SIGNER_KEYS__SETTLEMENT__WAIVE": '["local"]'}
+    for command, name in (("keys", "alias"), ("check", "subject")):
+        arguments = (command, "list") if command == "keys" else (command,)
+        done = run(stack, *arguments, "--output", "json", **waived)
+        assert done.returncode == 0, done.stderr
+        assert all(row[name] for row in json.loads(done.stdout))
+        if command == "keys":
+            assert "waive" in done.stderr
+
+
+HASH = "ab" * 32
+
+
+def verify_audit(stack: Stack, *anchors: str) -> subprocess.CompletedProcess[str]:
+    """Run `signer audit verify` with anchors."""
+    arguments = [argument for anchor in anchors for argument in ("--anchor", anchor)]
+    command = [sys.executable, "-m", "signer", "audit", "verify", str(stack.directory), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "anchor",
+    [
+        f"0:{HASH}", f"-1:{HASH}", f"{'9' * 17}:{HASH}", f"{'9' * 5000}:{HASH}", f"\u0661:{HASH}",
+        "1:", "1:ab", f"1:{HASH}0", f"1:{'xy' * 32}", f"1:{HASH}\n", HASH,
+    ],
+)  # fmt: skip
+def test_a_malformed_anchor_is_refused(stack: Stack, anchor: str) -> None:
+    """One that can never be in a chain is a mistake of whoever wrote it, not a broken chain."""
+    done = verify_audit(stack, anchor)
+    assert done.returncode == 65
+    assert done.stderr.startswith("invalid_input: an anchor has the shape SEQ:HASH")
+
+
+def test_anchors_are_taken_in_either_case_and_must_agree(stack: Stack) -> None:
+    """A hash in capitals is the same hash; two hashes for one record cannot both be meant."""
+    assert verify_audit(stack, f"1:{HASH.upper()}", f"1:{HASH}").returncode == 1
+    assert verify_audit(stack, f"1:{HASH}", f"1:{'cd' * 32}").returncode == 65
 
 
 def sign(stack: Stack, transaction_id: str) -> httpx.Response:

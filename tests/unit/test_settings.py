@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from signer.errors import ConfigurationError
-from signer.settings import load, read_pin
+from signer.settings import Settings, load, read_pin
 
 MINIMAL = """
 [hsm]
@@ -25,6 +26,7 @@ directory = "audit"
 def config(tmp_path: Path) -> Path:
     """A settings file with nothing in it that could be left out."""
     (tmp_path / "pin").write_text("user:canary-pin\n")
+    (tmp_path / "pin").chmod(0o600)
     path = tmp_path / "signer.toml"
     path.write_text(MINIMAL.format(pin_file=tmp_path / "pin"))
     return path
@@ -65,6 +67,7 @@ def test_the_pin_is_read_and_never_shown(config: Path, monkeypatch: pytest.Monke
         ("[ledger]", '[http]\nhost = "0.0.0.0"\n[ledger]', "loopback"),
         ("[ledger]", '[http]\nhost = "192.0.2.1"\n[ledger]', "loopback"),
         ("[ledger]", '[http]\nhost = "::"\n[ledger]', "loopback"),
+        ("[ledger]", '[http]\nhost = "canary"\n[ledger]', "http.host"),
         ("[ledger]", "[ledger]\nlease_s = 1", "longer than signing_timeout_s"),
         ("[hsm]", "[hsm", "not TOML"),
     ],
@@ -76,6 +79,77 @@ def test_a_wrong_setting_is_named_but_not_quoted(config: Path, old: str, new: st
         load(config)
     assert said in caught.value.message
     assert "192.0.2.1" not in caught.value.message
+    assert "'canary'" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SIGNER_HSM", "{canary"),
+        ("SIGNER_HSM", "[7]"),
+        ("SIGNER_KEYS__SETTLEMENT", "{canary"),
+        ("SIGNER_KEYS__SETTLEMENT__CALLERS", "canary"),
+        ("SIGNER_HTTP", "{canary"),
+        ("SIGNER_AUDITT__DIRECTORY", "canary"),
+        ("SIGNER_HSM_TOKEN", "canary"),
+        ("SIGNER_LOG_LEVEL__X", "canary"),
+        ("SIGNER_CONFIG__X", "canary"),
+        ("signer_auditt", "canary"),
+    ],
+)
+def test_a_wrong_variable_is_named_but_not_quoted(
+    config: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """What is no JSON, and what is no setting of ours, is refused; a misspelt one is never ignored."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        load(config)
+    assert name.lower().removeprefix("signer_").partition("__")[0] in caught.value.message.lower()
+    assert "canary" not in caught.value.message
+
+
+def test_variables_that_are_no_settings_are_known(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of the file, and what the shim over a PKCS#11 module reads, stand beside the settings."""
+    monkeypatch.setenv("SIGNER_CONFIG", str(config))
+    monkeypatch.setenv("SIGNER_SHIM_MODULE", "/usr/lib/softhsm/libsofthsm2.so")
+    assert load(None).hsm.sessions == 2
+
+
+def test_an_error_that_gets_out_shows_no_value() -> None:
+    """Not even the validator's own text quotes its input: whoever logs it logs no PIN."""
+    with pytest.raises(ValidationError) as caught:
+        Settings(hsm={"token": 7, "pin": ["canary"]}, signing_timeout_s="canary")
+    assert "signing_timeout_s" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \n", b"canary\xff"])
+def test_a_pin_that_can_be_none_is_refused_before_any_login(config: Path, content: bytes) -> None:
+    """An empty PIN is never tried, and what is not UTF-8 is not shown."""
+    (config.parent / "pin").write_bytes(content)
+    with pytest.raises(ConfigurationError, match="the PIN") as caught:
+        read_pin(load(config).hsm)
+    assert "canary" not in caught.value.message
+
+
+def test_an_empty_pin_from_the_environment_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that was injected empty is no PIN either."""
+    config.write_text(config.read_text().replace("pin_file", "# pin_file"))
+    monkeypatch.setenv("SIGNER_HSM__PIN", "")
+    with pytest.raises(ConfigurationError, match="the PIN is empty"):
+        read_pin(load(config).hsm)
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o444, 0o602])
+def test_a_pin_file_that_everybody_may_open_is_refused(config: Path, mode: int) -> None:
+    """The message says what to do about it; owner and group may read, as secrets are mounted in containers."""
+    pin = config.parent / "pin"
+    for allowed in (0o400, 0o440, 0o600, 0o640):
+        pin.chmod(allowed)
+        assert read_pin(load(config).hsm) == "user:canary-pin"
+    pin.chmod(mode)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        read_pin(load(config).hsm)
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from signer import strict_json
 from signer.errors import DuplicateMemberError, InvalidInputError, InvalidJsonError
 
 SAFE_INTEGERS = st.integers(-(2**53) + 1, 2**53 - 1)
-FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False).filter(lambda x: not 2**53 <= abs(x) < 1e16)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(
     st.none() | st.booleans() | SAFE_INTEGERS | FLOATS | TEXT,
@@ -31,6 +31,18 @@ VALUES = st.recursive(
         (b'\xef\xbb\xbf{"canary":1}', InvalidJsonError),
         ('{"canary":1}'.encode("utf-16"), InvalidJsonError),
         (b'"\xff canary"', InvalidJsonError),
+        (b'{"canary":12345678901234567.89}', InvalidJsonError),
+        (b'{"canary":0.123456789012345678}', InvalidJsonError),
+        (b'{"canary":9007199254740993.0}', InvalidJsonError),
+        (b'{"canary":-9007199254740992.0}', InvalidJsonError),
+        (b'{"canary":9007199254740993e0}', InvalidJsonError),
+        (b'{"canary":9.007199254740994e15}', InvalidJsonError),
+        (b'{"canary":90071992547409930e0}', InvalidJsonError),
+        (b'{"canary":1.2345678901234567e21}', InvalidJsonError),
+        (b'{"canary":1e-400}', InvalidJsonError),
+        (b'{"canary":-0.0001e-400}', InvalidJsonError),
+        (b'{"canary":1.23e-323}', InvalidJsonError),
+        (b'{"canary":1e-' + b"9" * 5000 + b"}", InvalidJsonError),
         (b'{"canary":NaN}', InvalidJsonError),
         (b'{"canary":-Infinity}', InvalidJsonError),
         (b'{"canary":1e999}', InvalidJsonError),
@@ -101,3 +113,10 @@ def test_numbers_keep_their_value() -> None:
     """Numbers are doubles, as RFC 8785 wants them, and -0 is 0."""
     assert strict_json.canonical(strict_json.parse(b"[1.0,-0,1e2,0.1]")) == b"[1,0,100,0.1]"
     assert math.isclose(strict_json.parse(b"0.1"), 0.1)
+    assert strict_json.parse(b"[9007199254740991.0,0.10000000000000000000,0e-999,5e-324]") == [
+        2**53 - 1,
+        0.1,
+        0,
+        5e-324,
+    ]
+    assert strict_json.parse(b"[1E30,1e16,1.7976931348623157e308,1.234567890123456e21]")[0] == 1e30

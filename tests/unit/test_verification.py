@@ -41,7 +41,7 @@ def signed(transaction: dict[str, Any]) -> dict[str, Any]:
     return {**transaction, "signature": signature}
 
 
-BATCH = {
+BATCH: dict[str, Any] = {
     "schema": "signed-settlement-batch/1",
     "batch_id": "B",
     "key": "settlement",
@@ -78,6 +78,9 @@ def test_a_signed_batch_verifies_whole_and_in_part() -> None:
         (("signature", "audit_id"), None, "no complete signature"),
         (("payload",), "AAAA", "exactly one of"),
         (("signature",), "text", "no complete signature"),
+        (("extra",), "text", "unknown member"),
+        (("signature", "extra"), "text", "unknown member"),
+        (("transaction_id",), 7, "no transaction_id"),
     ],
 )
 def test_whatever_is_changed_is_found(path: tuple[str, ...], value: object, problem: str) -> None:
@@ -91,6 +94,39 @@ def test_whatever_is_changed_is_found(path: tuple[str, ...], value: object, prob
     assert first is not None
     assert problem in first
     assert second is None
+
+
+@pytest.mark.parametrize("transaction_id", [None, "T1"])
+def test_an_id_that_stands_twice_is_valid_nowhere(transaction_id: str | None) -> None:
+    """Each transaction with that id has the problem, asked for by name too; the others stay valid."""
+    document = copy.deepcopy(BATCH)
+    document["transactions"].append(signed({"transaction_id": "T1", "message": {"amount": "2.00"}}))
+    found = problems(document, transaction_id)
+    assert ["twice" in (problem or "") for problem in found] == (
+        [True, False, True] if not transaction_id else [True] * 2
+    )
+
+
+def test_a_batch_with_an_unknown_member_is_refused() -> None:
+    """It would travel unsigned beside the signatures and look signed; `algorithm` is a member we know."""
+    assert problems({**BATCH, "algorithm": "RSASSA_PSS_SHA_256"}) == [None, None]
+    with pytest.raises(InvalidInputError, match="unknown member"):
+        problems({**BATCH, "extra": "text"})
+
+
+# On brainpoolP160r1, a curve that the library does not support.
+UNSUPPORTED = b"""-----BEGIN PUBLIC KEY-----
+MEIwFAYHKoZIzj0CAQYJKyQDAwIIAQEBAyoABHVwNk+LNOnuxQEf16ZJevaHsLgm
+WfZU3hUYKO3JyQ7vRBekewRQQk0=
+-----END PUBLIC KEY-----
+"""
+
+
+@pytest.mark.parametrize("pem", [UNSUPPORTED, b"", b"\xff"])
+def test_a_key_that_cannot_be_used_is_bad_input(pem: bytes) -> None:
+    """A curve the library does not support is refused like any other file that holds no RSA key."""
+    with pytest.raises(InvalidInputError, match="not an RSA public key"):
+        read_public_keys([pem])
 
 
 def test_a_key_is_chosen_by_its_fingerprint_and_never_guessed() -> None:
@@ -129,3 +165,23 @@ def test_the_command_tells_by_its_exit_status(tmp_path: Path) -> None:
     assert verify_in_a_process(str(batch), "--public-key", str(key)).returncode == 65
     assert verify_in_a_process(str(batch), "--public-key", str(batch)).returncode == 65
     assert verify_in_a_process(str(tmp_path / "absent"), "--public-key", str(key)).returncode == 65
+
+
+def test_nothing_of_the_file_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:
+    """Control characters are replaced, and brackets are printed as they are: not one is markup."""
+    wanted, key = "[red]T[/red]", tmp_path / "key.pem"
+    key.write_bytes(public_key_pem(KEY.public_key()))
+    file = tmp_path / "[red]batch.json"
+    transactions = [
+        signed({"transaction_id": f"\x1b]0;title\x07\x1b[2J\r\n\u202e\x9b31m\ud800{wanted}", "payload": "AAAA"}),
+        signed({"transaction_id": wanted, "payload": "AAAA"}),
+    ]
+    file.write_text(json.dumps({**BATCH, "transactions": transactions}))
+    done = verify_in_a_process(str(file), "--public-key", str(key))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(wanted) == 2
+    assert all(char.isprintable() for char in done.stdout.replace("\n", ""))
+    assert len(done.stdout.splitlines()) == 3
+    done = verify_in_a_process(str(file) + "\x1b[2J", "--public-key", str(key))
+    assert done.returncode == 65
+    assert "[red]batch.json?[2J cannot be read" in done.stderr
