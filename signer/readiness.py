@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from signer.deadlines import Deadline
 from signer.errors import SignatureInvalidError, SignerError
@@ -43,6 +44,7 @@ class Readiness:
         self._problems: tuple[str, ...] = ("no probe has finished yet",)
         self._last_codes: dict[str, str | None] = {}
         self._sources: list[Callable[[], tuple[str, ...]]] = []
+        self._others: list[tuple[str, Callable[[], None], Callable[[], bool]]] = []
         self._checked_at_s = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="readiness", daemon=True)
@@ -68,6 +70,13 @@ class Readiness:
         """Let `source` have a say in `problems`, though not in `can_sign`."""
         self._sources.append(source)
 
+    def also_prove(self, name: str, prove: Callable[[], None], healthy: Callable[[], bool]) -> None:
+        """Make something else part of every probe: `prove` raises `SignerError`.
+
+        `healthy` tells at any time whether it failed since; then it is proven again at once.
+        """
+        self._others.append((name, prove, healthy))
+
     def can_sign(self) -> bool:
         """Tell whether a transaction that came now would be signed."""
         return not self._problems_of_signing()
@@ -81,23 +90,24 @@ class Readiness:
             return ("the service is shutting down",)
         if time.monotonic() - self._checked_at_s > 3 * self._interval_s:
             return ("the last probe is too old",)
-        return self._problems or self._key_ring.problems()
+        return self._problems or self._failed_since()
+
+    def _failed_since(self) -> tuple[str, ...]:
+        others = tuple(f"{name}: it failed a moment ago" for name, _, healthy in self._others if not healthy())
+        return self._key_ring.problems() + others
 
     def probe(self) -> None:
         """Let every key sign and verify one random digest, and note what went wrong."""
-        problems = tuple(problem for alias in self._key_ring.aliases() for problem in self._problems_of(alias))
+        proofs: list[tuple[str, Callable[[], None]]] = [
+            (f"key {alias}", partial(self._prove, alias)) for alias in self._key_ring.aliases()
+        ]
+        proofs += [(name, prove) for name, prove, _ in self._others]
+        problems = tuple(problem for name, prove in proofs for problem in _problems_of(name, prove))
         if problems != self._problems:
             self._logger.log(30 if problems else 20, "readiness.changed", ready=not problems, problems=list(problems))
         self._problems = problems
         self._checked_at_s = time.monotonic()
         self._metrics.ready.set(0 if problems else 1)
-
-    def _problems_of(self, alias: str) -> list[str]:
-        try:
-            self._prove(alias)
-        except SignerError as error:
-            return [f"key {alias}: {error.code}: {error.message}"]
-        return []
 
     def _prove(self, alias: str) -> None:
         key = self._key_ring.key(alias)
@@ -119,8 +129,16 @@ class Readiness:
             # While something is wrong it is probed all the time: the first signature that comes ends the outage.
             if due:
                 self._key_ring.check_keys()
-            if due or self._problems or self._key_ring.problems():
+            if due or self._problems or self._failed_since():
                 self.probe()
+
+
+def _problems_of(name: str, prove: Callable[[], None]) -> list[str]:
+    try:
+        prove()
+    except SignerError as error:
+        return [f"{name}: {error.code}: {error.message}"]
+    return []
 
 
 def _flaw_of(task: SignTask, answer: RawSignature | SignerError) -> SignerError | None:

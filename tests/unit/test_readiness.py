@@ -8,7 +8,7 @@ import pytest
 
 from signer import logs
 from signer.deadlines import Deadline
-from signer.errors import AuditUnavailableError, HsmUnavailableError, SignerError
+from signer.errors import AuditUnavailableError, HsmUnavailableError, LedgerUnavailableError, SignerError
 from signer.ports import RawSignature, SignTask
 from signer.readiness import Readiness
 from tests.simulators import Simulation, simulate
@@ -102,6 +102,34 @@ def test_what_was_proven_too_long_ago_does_not_count(simulation: Simulation) -> 
     readiness = readiness_of(simulation, interval_s=0.02)
     readiness.probe()
     until(lambda: readiness.problems() == ("the last probe is too old",))
+
+
+def test_what_else_must_work_is_part_of_the_probe(simulation: Simulation) -> None:
+    """The ledger's proof counts like a key's; a failure since the last probe counts at once, before the next."""
+    readiness, ledger_works, failed_since = readiness_of(simulation), [False], [False]
+
+    def prove() -> None:
+        if not ledger_works[0]:
+            raise LedgerUnavailableError("locked")  # noqa: EM101 - it is the test's own
+
+    readiness.also_prove("ledger", prove, lambda: not failed_since[0])
+    readiness.probe()
+    assert readiness.problems() == ("ledger: ledger_unavailable: locked",)
+    ledger_works[0] = True
+    readiness.probe()
+    assert readiness.can_sign()
+    failed_since[0] = True
+    assert readiness.problems() == ("ledger: it failed a moment ago",)
+    assert not readiness.can_sign()
+
+
+def test_what_only_one_entrance_misses_is_told_but_gates_nothing(simulation: Simulation) -> None:
+    """A queue that does not answer shows in readiness; it must still be polled to find out that it is back."""
+    readiness = readiness_of(simulation)
+    readiness.probe()
+    readiness.watch(lambda: ("the inbound queue does not answer",))
+    assert readiness.problems() == ("the inbound queue does not answer",)
+    assert readiness.can_sign()
 
 
 def test_while_draining_it_is_not_ready(simulation: Simulation) -> None:
