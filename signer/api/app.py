@@ -109,8 +109,11 @@ def _add_operator_routes(app: FastAPI, readiness: Readiness, metrics: Metrics) -
     async def scrape(_request: Request) -> Response:
         return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    app.add_api_route("/livez", live, **openapi.LIVE)
-    app.add_api_route("/readyz", ready, **openapi.READY)
+    for path, endpoint, description in (("/livez", live, openapi.LIVE), ("/readyz", ready, openapi.READY)):
+        # Serves both methods and names both in a 405; the one after it is for the document, where HEAD would need
+        # an operation of its own.
+        app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
+        app.add_api_route(path, endpoint, **description)
     app.add_api_route("/metrics", scrape, **openapi.METRICS)
 
 

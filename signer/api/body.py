@@ -32,6 +32,9 @@ def _require_json(request: Request) -> None:
     if media_type.strip().lower() != MEDIA_TYPE:
         msg = f"the body must be declared as {MEDIA_TYPE}"
         raise UnsupportedMediaTypeError(msg)
+    if any(coding.strip().lower() != "identity" for coding in request.headers.getlist("content-encoding")):
+        msg = "the body must come without a content coding"
+        raise UnsupportedMediaTypeError(msg)
 
 
 async def _read(request: Request, limit_bytes: int) -> bytes:

@@ -4,12 +4,18 @@ from signer.errors import InvalidInputError, SignerError, UnavailableError
 
 
 class UnsupportedMediaTypeError(InvalidInputError):
-    """The body is not declared as `application/json`.
+    """The body is not declared as `application/json`, or it is compressed.
 
-    This also keeps out web pages: a browser sends that type to another origin only after asking, and gets a no.
+    The first also keeps out web pages: a browser sends that type to another origin only after asking, and gets a no.
     """
 
     code = "unsupported_media_type"
+
+
+class MisdirectedRequestError(InvalidInputError):
+    """`Host` names somebody else: a web page whose name its owner points at 127.0.0.1 (DNS rebinding) sends that."""
+
+    code = "misdirected_request"
 
 
 class BodyTimeoutError(SignerError):

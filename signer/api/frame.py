@@ -1,21 +1,26 @@
 """What every answer has in common: a request id, safe headers, a count, and a plain 500 for what nobody expected."""
 
+import ipaddress
+import re
 import traceback
 import uuid
 from collections.abc import MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from signer.api.problems import CLIENT_GONE_STATUS, UNKNOWN_PROBLEM
+from signer.api.errors import MisdirectedRequestError
+from signer.api.problems import CLIENT_GONE_STATUS, UNKNOWN_PROBLEM, Problem
 from signer.logs import Logger
 from signer.metrics import Metrics
 
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 _UNREAD: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<v4>[0-9.]+)|(?P<name>localhost))(?::[0-9]*)?", re.IGNORECASE)
+_MISDIRECTED: Final = Problem.of(MisdirectedRequestError("the Host header must name a loopback address or localhost"))
 
 
 def request_id_of(request: Request) -> str:
@@ -40,7 +45,8 @@ class Frame:
         answer = _Answer(scope, send, str(uuid.uuid4()))
         scope.setdefault("state", {})["request_id"] = answer.request_id
         try:
-            await self._app(scope, receive, answer.send)
+            app = self._app if _is_ours(scope) else _MISDIRECTED.response(answer.request_id)
+            await app(scope, receive, answer.send)
         except Exception as error:
             self._log(error, answer.request_id)
             if answer.status is not None:
@@ -79,6 +85,19 @@ class _Answer:
         streaming = any(name == b"transfer-encoding" for name, _ in self._scope["headers"])
         if status in _UNREAD or (streaming and status >= HTTPStatus.BAD_REQUEST):
             headers["Connection"] = "close"
+
+
+def _is_ours(scope: Scope) -> bool:
+    """Tell whether the request names this machine as its host (RFC 9110, section 7.4), exactly once."""
+    hosts = Headers(scope=scope).getlist("host")
+    host = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    if host is None or host["name"]:
+        return host is not None
+    try:
+        address = ipaddress.IPv6Address(host["v6"]) if host["v6"] else ipaddress.IPv4Address(host["v4"])
+    except ValueError:
+        return False
+    return address.is_loopback
 
 
 def _route_template(scope: MutableMapping[str, Any]) -> str:

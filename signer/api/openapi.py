@@ -95,7 +95,7 @@ _SIGN_EXAMPLES: Final = {
 SIGN: Final[dict[str, Any]] = {
     "operation_id": "sign",
     "summary": "Sign one transaction",
-    "responses": {200: {"model": SignAnswer}, **_problems(400, 403, 404, 408, 409, 413, 415, 500, 502, 503, 504)},
+    "responses": {200: {"model": SignAnswer}, **_problems(400, 403, 404, 408, 409, 413, 415, 421, 500, 502, 503, 504)},
     "openapi_extra": {
         "requestBody": {
             "required": True,

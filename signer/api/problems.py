@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from starlette.responses import Response
 
 from signer import strict_json
-from signer.api.errors import BodyTimeoutError, ClientGoneError, UnsupportedMediaTypeError
+from signer.api.errors import BodyTimeoutError, ClientGoneError, MisdirectedRequestError, UnsupportedMediaTypeError
 from signer.errors import (
     BatchAbandonedError,
     BodyTooLargeError,
@@ -37,6 +37,7 @@ STATUS_BY_ERROR: Final[Mapping[type[SignerError], int]] = MappingProxyType(
         UnknownKeyError: HTTPStatus.NOT_FOUND,
         BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        MisdirectedRequestError: HTTPStatus.MISDIRECTED_REQUEST,
         BodyTimeoutError: HTTPStatus.REQUEST_TIMEOUT,
         ClientGoneError: CLIENT_GONE_STATUS,
         NotAuthorisedError: HTTPStatus.FORBIDDEN,

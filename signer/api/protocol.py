@@ -1,5 +1,6 @@
-"""uvicorn's HTTP/1.1 on one connection, with a bound on request heads, answers in our form, and no lost bodies."""
+"""uvicorn's HTTP/1.1 on one connection: few of them, bounded request heads, answers in our form, no lost bodies."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -9,9 +10,17 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from signer.api.problems import PROBLEM_MEDIA_TYPE, Problem
 
 MAX_HEAD_BYTES: Final = 65_536
+HEAD_TIMEOUT_S: Final = 10.0
+"""From the connection, or the first octet after an answer, up to a complete head; uvicorn ends idle ones sooner."""
 _MALFORMED: Final = Problem(HTTPStatus.BAD_REQUEST, "malformed_request", "this is not an HTTP/1.1 request")
 _HEAD_TOO_LARGE: Final = Problem(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", f"the headers exceed {MAX_HEAD_BYTES} bytes"
+)
+_HEAD_TIMEOUT: Final = Problem(
+    HTTPStatus.REQUEST_TIMEOUT, "head_timeout", "the headers did not arrive in time", retryable=True
+)
+_TOO_MANY: Final = Problem(
+    HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", "too many connections are open", retryable=True
 )
 
 
@@ -20,9 +29,25 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # uvicorn would count by it too, but answer in its own form, and only whoever sends a request.
+        self._max_connections, self.limit_concurrency = self.limit_concurrency, None
         self._head_bytes = 0
         self._in_head = True
         self._has_cycle = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Let it in, unless there are too many."""
+        super().connection_made(transport)
+        if self._max_connections is not None and len(self.connections) > self._max_connections:
+            self._refuse(_TOO_MANY)
+        else:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let nothing wait for it any more."""
+        self._expect_no_head()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, which itself would collect headers without end."""
@@ -34,6 +59,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(_HEAD_TOO_LARGE)
+        if self._in_head or (self._has_cycle and self.cycle.response_complete):
+            self._expect_head()
 
     def on_message_begin(self) -> None:
         """Begin to count."""
@@ -43,6 +70,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """From here on it is a request, and the routes decide about its body."""
         self._in_head = False
+        self._expect_no_head()
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._has_cycle = True
@@ -51,6 +79,25 @@ class HttpProtocol(HttpToolsProtocol):
         """End the request, unless the parser took its body for another protocol."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def _expect_head(self) -> None:
+        """Start the clock; it then runs on whatever arrives, or a client could send an octet now and then for ever."""
+        if self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._on_head_timeout)
+
+    def _expect_no_head(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _on_head_timeout(self) -> None:
+        self._head_timer = None
+        if self._has_cycle and not self.cycle.response_complete:
+            self._expect_head()  # what came before is still being signed, and its answer goes first
+        elif self._in_head and self._head_bytes:
+            self._refuse(_HEAD_TIMEOUT)
+        else:
+            self.transport.close()
 
     def _feed(self, data: bytes) -> bytes:
         """Give what is still to be read."""
@@ -78,8 +125,9 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         if not self._owes_an_answer():
             body = problem.body(None)
-            head = f"content-type: {PROBLEM_MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[problem.status] + head.encode("ascii") + body)
+            headers = {"content-type": PROBLEM_MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
+            lines = [f"{name}: {value}\r\n" for name, value in (headers | problem.headers()).items()]
+            self.transport.write(STATUS_LINE[problem.status] + "".join([*lines, "\r\n"]).encode("ascii") + body)
         self.transport.close()
 
     def _owes_an_answer(self) -> bool:

@@ -1,8 +1,10 @@
 """Runs the application on a thread of its own, so that the main thread is free to wait for signals."""
 
 import math
+import resource
 import socket
 import threading
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,7 +14,12 @@ from signer.errors import ConfigurationError
 from signer.logs import Logger
 from signer.settings import HttpSettings
 
-_BACKLOG = 1024
+SPARE_DESCRIPTORS: Final = 128
+"""File descriptors left to ledger, audit log, queues and HSM when all connections are open."""
+_BACKLOG: Final = 1024
+# asyncio accepts so many before it looks at the first: by then they hold descriptors beyond the cap. Should the
+# descriptors run out all the same, it logs as many errors in a second.
+_ACCEPTED_AT_ONCE: Final = 8
 
 
 class ApiServer:
@@ -31,6 +38,8 @@ class ApiServer:
             access_log=False,  # it quotes path and query
             proxy_headers=False,  # it would believe any X-Forwarded-For from this machine
             server_header=False,
+            backlog=_ACCEPTED_AT_ONCE,
+            limit_concurrency=settings.max_connections,
             timeout_graceful_shutdown=math.ceil(drain_timeout_s),
         )
         self._server = _Server(config)
@@ -39,7 +48,11 @@ class ApiServer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> int:
-        """Give the bound port once requests are answered; raises `ConfigurationError` if that port cannot be had."""
+        """Give the bound port once requests are answered.
+
+        Raises `ConfigurationError` if that port cannot be had, or fewer file descriptors than the connections need.
+        """
+        _require_descriptors(self._settings.max_connections)
         listener = self._listen()
         port: int = listener.getsockname()[1]
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="http", daemon=True)
@@ -52,17 +65,18 @@ class ApiServer:
         self._logger.info("http.listening", host=self._settings.host, port=port)
         return port
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Take no new connection, let the requests in flight finish within the drain time, then cut off the rest.
 
-        Safe to call at any time, also twice. Work that was cut off may still be running in the core afterwards.
+        Gives whether any was cut off; its work may still be running in the core afterwards. Safe to call at any time,
+        also twice.
         """
-        if self._thread is None:
-            return
-        self._server.should_exit = True
-        self._thread.join()
-        self._thread = None
-        self._logger.info("http.closed")
+        if self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
+            self._thread = None
+            self._logger.info("http.closed", cut_off=self._server.cut_off)
+        return self._server.cut_off
 
     def _listen(self) -> socket.socket:
         host, port = self._settings.host, self._settings.port
@@ -81,17 +95,36 @@ class ApiServer:
         return listener
 
 
+def _require_descriptors(max_connections: int) -> None:
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft_limit != resource.RLIM_INFINITY and max_connections > soft_limit - SPARE_DESCRIPTORS:
+        msg = (
+            f"http.max_connections is {max_connections}, but this process may have {soft_limit} open files only, and"
+            f" needs {SPARE_DESCRIPTORS} of them for other things: lower the one or raise the other (ulimit -n)"
+        )
+        raise ConfigurationError(msg)
+
+
 class _Server(uvicorn.Server):
-    """Tells when it is up, or that it will never be."""
+    """Tells when it is up, or that it will never be, and whether its end cut anything off."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.settled = threading.Event()
+        self.cut_off = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start up as uvicorn does."""
         await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(_BACKLOG)  # asyncio made it as short as what it accepts at once
         self.settled.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down as uvicorn does; it cancels the requests that outlast the drain time."""
+        in_flight = list(self.server_state.tasks)
+        await super().shutdown(sockets)
+        self.cut_off = any(request.cancelling() for request in in_flight)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Run until `should_exit`; uvicorn leaves the signals alone on any thread but the main one."""

@@ -107,7 +107,7 @@ class RawConnection:
 
     def post(self, headers: Mapping[str, str], body: bytes = b"", path: str = "/v1/sign") -> None:
         """Send a request with exactly these headers (and `Host`)."""
-        lines = [f"POST {path} HTTP/1.1", "Host: test", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [f"POST {path} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
         self.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
     def answer(self) -> tuple[int, Mapping[str, str], Any]:

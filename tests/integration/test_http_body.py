@@ -91,6 +91,18 @@ def test_a_client_that_hangs_up_in_the_middle_of_its_body_frees_its_place() -> N
         assert entrance.key_ring.signed == []
 
 
+@pytest.mark.parametrize("encodings", [["gzip"], ["identity", "br"], ["identity, deflate"], [""]])
+def test_a_body_in_a_content_coding_is_refused(encodings: list[str]) -> None:
+    """What it says is not what arrives, and to unpack it could fill the memory."""
+    headers = [("Content-Type", "application/json"), *(("Content-Encoding", encoding) for encoding in encodings)]
+    with running() as entrance:
+        response = entrance.client.post("/v1/sign", content=request_of(LIMIT), headers=headers)
+        assert (response.status_code, response.json()["code"]) == (415, "unsupported_media_type")
+        assert entrance.key_ring.signed == []
+        plain = {**JSON, "Content-Encoding": "Identity"}
+        assert entrance.client.post("/v1/sign", content=request_of(LIMIT), headers=plain).status_code == 200
+
+
 def test_two_lengths_at_once_are_refused() -> None:
     """Content-Length beside Transfer-Encoding is how requests are smuggled (RFC 9112, section 6.3)."""
     with running() as entrance, entrance.connect() as connection:
@@ -111,7 +123,7 @@ def test_pipelined_requests_are_answered_in_their_order() -> None:
     """Each request on a connection gets its own answer, a refused one as well."""
     bodies = [json.dumps(signing_request(transaction_id=name)).encode() for name in ("T-1", "bad id", "T-3")]
     with running() as entrance, entrance.connect() as connection:
-        head = "POST /v1/sign HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        head = "POST /v1/sign HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         connection.send(b"".join((head % len(body)).encode() + body for body in bodies))
         answers = [connection.answer() for _ in bodies]
     assert [status for status, _, _ in answers] == [200, 400, 200]
@@ -142,7 +154,7 @@ def test_an_offer_to_upgrade_is_ignored(framing: str) -> None:
         assert connection.go_ahead()
         connection.send(sent)
         assert connection.answer()[2]["replayed"] is True
-        connection.send(b"GET /livez HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" * 2000)
+        connection.send(b"GET /livez HTTP/1.1\r\nHost: [::1]\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" * 2000)
         assert [connection.answer()[0] for _ in range(2000)] == [200] * 2000
 
 

@@ -31,6 +31,21 @@ def test_readiness_follows_the_probe() -> None:
     assert (draining.status_code, draining.json()["problems"]) == (503, ["the service is shutting down"])
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_probes_may_ask_for_the_head_alone(path: str) -> None:
+    """HEAD is answered as GET is, without the body; the refusal of another method names both."""
+    with running() as entrance:
+        for changed in (False, True):
+            if changed:
+                entrance.readiness.drain()
+            head, get = entrance.client.head(path), entrance.client.get(path)
+            assert (head.status_code, head.content) == (get.status_code, b"")
+            assert head.headers["content-type"] == get.headers["content-type"]
+            assert get.content
+        refused = entrance.client.delete(path)
+    assert (refused.status_code, set(refused.headers["Allow"].split(", "))) == (405, {"GET", "HEAD"})
+
+
 def test_an_audit_log_that_cannot_write_is_not_ready() -> None:
     """Nothing could be released, so nothing should be sent here."""
     with running() as entrance:

@@ -87,8 +87,8 @@ def test_closing_lets_a_request_in_flight_finish() -> None:
                 closing.result(timeout=0.5)
         assert inside.result().status_code == 200
         assert inside.result().headers["Connection"] == "close"
-        closing.result()
-        entrance.server.close()
+        assert closing.result() is False
+        assert entrance.server.close() is False
         assert [line["event"] for line in entrance.log_lines("http.closed")] == ["http.closed"]
 
 
@@ -98,20 +98,34 @@ def test_closing_does_not_wait_for_ever() -> None:
         with entrance.key_ring.held() as held:
             inside = other.submit(entrance.sign)
             held.wait_for(1)
-            entrance.server.close()
+            assert entrance.server.close() is True
             response = inside.result()
         assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+        assert entrance.server.close() is True
+        assert [line["cut_off"] for line in entrance.log_lines("http.closed")] == [True]
         assert (response.json()["retryable"], response.headers["Retry-After"]) == (True, "1")
         (line,) = entrance.log_lines("request.refused")
         assert line["request_id"] == response.json()["request_id"]
 
 
+def test_closing_tells_who_was_cut_off_after_the_drain_time() -> None:
+    """Also where there was some time, and only who was still in flight at its end counts."""
+    with running(drain_timeout_s=1) as entrance, ThreadPoolExecutor(2) as others:
+        done = others.submit(entrance.sign)
+        assert done.result().status_code == 200
+        with entrance.key_ring.held() as held:
+            inside = others.submit(entrance.sign, transaction_id="TXN-000002")
+            held.wait_for(1)
+            assert entrance.server.close() is True
+            assert inside.result().status_code == 503
+
+
 def test_closing_ends_idle_connections() -> None:
     """A client that keeps its connection for later does not hold the service up."""
     with running() as entrance, entrance.connect() as connection:
-        connection.send(b"GET /livez HTTP/1.1\r\n\r\n")
+        connection.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.answer()[0] == 200
-        entrance.server.close()
+        assert entrance.server.close() is False
         assert connection.is_closed()
 
 
