@@ -109,6 +109,8 @@ class Claimed:
 
     claim: Claim
     token: str
+    is_first: bool = False
+    """Whether it bound the transaction; else it took over a claim that someone had before."""
 
 
 class SignOnceLedger(Protocol):
@@ -135,6 +137,14 @@ class SignOnceLedger(Protocol):
         """End leases early so that another try need not wait; the digests stay bound. Raises nothing."""
         ...
 
+    def withdraw(self, claims: Sequence[Claimed]) -> None:
+        """Undo claims that were granted to this caller and never shown to the HSM. Raises nothing.
+
+        MUST only delete rows that this token created and that carry no signature: a claim that was taken over stays
+        bound, for its first owner may have shown it.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
@@ -143,7 +153,7 @@ class AuditEntry:
     time: str
     """RFC 3339, UTC, microseconds."""
     operation: str
-    """`sign`, `probe`, `quarantine`, `service.start`, `service.stop`, `audit.repair`."""
+    """`sign`, `probe`, `quarantine`, `store.begin`, `service.start`, `service.stop`, `audit.repair`."""
     outcome: str
     """`signed`, `replayed`, `refused` (never), `failed` (not now), `done`."""
     error_code: str | None = None

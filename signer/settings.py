@@ -115,6 +115,8 @@ class LedgerSettings(_Section):
     lease_s: Seconds = 120
     """How long a claim that was not completed keeps others away; longer than any signing deadline."""
     commit_timeout_s: Seconds = 5
+    accept_new: bool = False
+    """Let an empty ledger take the place of one that is lost: what was signed before may then be signed otherwise."""
 
 
 class AuditSettings(_Section):
@@ -123,6 +125,8 @@ class AuditSettings(_Section):
     directory: Path
     segment_bytes: int = Field(default=67_108_864, ge=4096)
     commit_timeout_s: Seconds = 5
+    accept_new: bool = False
+    """Let a new chain take the place of one that is lost."""
 
 
 _SECTIONS: Final = frozenset({"hsm", "keys", "ledger", "audit", "sqs", "http"})

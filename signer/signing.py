@@ -112,6 +112,8 @@ class SigningService:
         if all_or_nothing and any(work.error is not None for work in works):
             for work in works:
                 work.error = work.error or BatchAbandonedError("another transaction of the batch was not signed")
+            # The HSM never saw what this call claimed, so nothing speaks against signing it otherwise.
+            self._ledger.withdraw([work.claimed for work in works if work.claimed is not None])
 
     def _claim(self, works: Sequence[Work], watch: Stopwatch) -> None:
         wanted = [work for work in works if work.unsigned]

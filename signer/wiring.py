@@ -20,7 +20,7 @@ from signer.api.app import create_app
 from signer.api.server import ApiServer
 from signer.audit.file import FileAuditLog
 from signer.audit.segments import ChainDirectory
-from signer.errors import UnavailableError
+from signer.errors import ConfigurationError, UnavailableError
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
 from signer.hsm.keyring import HsmKeyRing, Limits
@@ -108,6 +108,7 @@ class _Core:
     service: SigningService
     readiness: Readiness
     audit: FileAuditLog
+    ledger: SqliteLedger
     metrics: Metrics
 
 
@@ -115,26 +116,61 @@ class _Core:
 def _open_core(settings: Settings, logger: logs.Logger) -> Iterator[_Core]:
     metrics = Metrics(CollectorRegistry())
     with ExitStack() as stack:
-        chain = ChainDirectory(settings.audit.directory, settings.audit.segment_bytes, logger, utc_now)
-        audit = stack.enter_context(closing(FileAuditLog(chain, settings.audit.commit_timeout_s, metrics)))
-        ledger = SqliteLedger(
-            settings.ledger.path, settings.ledger.lease_s, settings.ledger.commit_timeout_s, metrics, time.time
-        )
-        stack.enter_context(closing(ledger))
+        audit, ledger = stack.enter_context(_open_stores(settings, metrics, logger))
         key_ring = stack.enter_context(open_key_ring(settings, metrics, logger, settings.hsm.sessions))
         key_ring.warm_up(settings.hsm.warm_up_interval_s)
         policy = Policy({alias: key.callers for alias, key in settings.keys.items()})
         service = SigningService(key_ring, ledger, audit, policy, metrics, utc_now)
         readiness = Readiness(key_ring, audit, metrics, logger, utc_now, settings.readiness_interval_s)
         stack.enter_context(closing(readiness))
-        yield _Core(service, readiness, audit, metrics)
+        readiness.watch(ledger.problems)
+        yield _Core(service, readiness, audit, ledger, metrics)
+
+
+@contextmanager
+def _open_stores(
+    settings: Settings, metrics: Metrics, logger: logs.Logger
+) -> Iterator[tuple[FileAuditLog, SqliteLedger]]:
+    """Open audit log and ledger, which are made together: where only one of them is new, the other one's twin is gone.
+
+    Raises `ConfigurationError` then, and makes none, unless the settings say `accept_new`.
+    """
+    with ExitStack() as stack:
+        chain = ChainDirectory(settings.audit.directory, settings.audit.segment_bytes, logger, utc_now)
+        audit = stack.enter_context(closing(FileAuditLog(chain, settings.audit.commit_timeout_s, metrics)))
+        ledger = SqliteLedger(
+            settings.ledger.path,
+            settings.ledger.lease_s,
+            settings.ledger.commit_timeout_s,
+            metrics,
+            time.time,
+            may_be_new=audit.is_new or settings.ledger.accept_new,
+        )
+        stack.enter_context(closing(ledger))
+        if audit.is_new and not (ledger.is_new or settings.audit.accept_new):
+            msg = (
+                f"the audit log {settings.audit.directory} is gone or empty, while the ledger {settings.ledger.path} "
+                "was in use: put it back. If it is lost for good: audit.accept_new = true"
+            )
+            raise ConfigurationError(msg)
+        made = [what for what, is_new in (("audit log", audit.is_new), ("ledger", ledger.is_new)) if is_new]
+        if made:
+            # At once, before a start that fails later leaves a new ledger beside an audit log without a record.
+            _record(audit, "store.begin", ", ".join([f"new: {' and '.join(made)}", *_accepted(settings)]))
+        yield audit, ledger
+
+
+def _accepted(settings: Settings) -> list[str]:
+    """Name the settings that let a lost file be replaced, where they are set."""
+    flags = {"audit.accept_new": settings.audit.accept_new, "ledger.accept_new": settings.ledger.accept_new}
+    return [f"{name} is set" for name, is_set in flags.items() if is_set]
 
 
 def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.Event) -> bool:
     """Open the entrances, wait for `stop`, close them; tells whether all work was finished."""
     # Built before anything listens or is recorded: it may still find its settings wrong.
     consumer = _build_consumer(core, settings, settings.sqs, logger) if settings.sqs is not None else None
-    _record(core, "service.start")
+    _record(core.audit, "service.start", ", ".join([f"signer {__version__}", *_accepted(settings)]))
     core.readiness.start()
     with ExitStack() as stack:
         if settings.http is not None:
@@ -142,13 +178,13 @@ def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.E
         if consumer is not None:
             core.readiness.watch(consumer.problems)
             # A service that cannot sign must not spend the receive counts of the batches.
-            consumer.start(may_poll=core.readiness.can_sign)
+            consumer.start(may_poll=lambda: core.readiness.can_sign() and not core.ledger.problems())
         logger.info("service.started", version=__version__, keys=list(settings.keys))
         stop.wait()
         logger.info("service.stopping")
         core.readiness.drain()
         drained = consumer.drain(settings.drain_timeout_s) if consumer is not None else True
-    _record(core, "service.stop")
+    _record(core.audit, "service.stop", f"signer {__version__}")
     return drained
 
 
@@ -163,6 +199,5 @@ def _build_consumer(core: _Core, settings: Settings, sqs: SqsSettings, logger: l
     return Consumer(make_client(sqs), sqs, core.service, core.metrics, logger, settings.signing_timeout_s)
 
 
-def _record(core: _Core, operation: str) -> None:
-    entry = AuditEntry(timestamp(utc_now()), operation, "done", entrance="service", detail=f"signer {__version__}")
-    core.audit.append([entry])
+def _record(audit: FileAuditLog, operation: str, detail: str) -> None:
+    audit.append([AuditEntry(timestamp(utc_now()), operation, "done", entrance="service", detail=detail)])

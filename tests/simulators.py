@@ -91,6 +91,10 @@ class _Row:
     signature: Signature | None = None
 
 
+def _name(claimed: Claimed) -> tuple[str, str]:
+    return claimed.claim.key_alias, claimed.claim.transaction_id
+
+
 class SimulatedLedger:
     """A `SignOnceLedger` whose leases never run out by themselves."""
 
@@ -124,7 +128,7 @@ class SimulatedLedger:
 
     @property
     def bound(self) -> dict[tuple[str, str], bytes]:
-        """Every `(key alias, transaction_id)` that was ever claimed, with its digest."""
+        """Every `(key alias, transaction_id)` that was claimed and not withdrawn, with its digest."""
         with self._lock:
             return {name: row.claim.digest for name, row in self._rows.items()}
 
@@ -141,11 +145,19 @@ class SimulatedLedger:
     def release(self, claims: Sequence[Claimed]) -> None:
         with self._lock:
             for claimed in claims:
-                row = self._row_of(claimed)
-                if row.token == claimed.token:
+                row = self._rows.get(_name(claimed))
+                if row is not None and row.token == claimed.token:
                     row.token = None
 
+    def withdraw(self, claims: Sequence[Claimed]) -> None:
+        with self._lock:
+            for claimed in claims:
+                row = self._rows.get(_name(claimed))
+                if claimed.is_first and row is not None and row.token == claimed.token and row.signature is None:
+                    del self._rows[_name(claimed)]
+
     def _claim(self, claim: Claim) -> Claimed | Signature | SignerError:
+        is_first = (claim.key_alias, claim.transaction_id) not in self._rows
         row = self._rows.setdefault((claim.key_alias, claim.transaction_id), _Row(claim))
         if row.claim != claim:
             return ConflictError("this transaction is bound to other content")
@@ -155,17 +167,14 @@ class SimulatedLedger:
             return ClaimInProgressError("this transaction is being signed by another request")
         self._tokens += 1
         row.token = f"token-{self._tokens}"
-        return Claimed(claim, row.token)
+        return Claimed(claim, row.token, is_first)
 
     def _complete(self, claimed: Claimed, signature: Signature) -> SignerError | None:
-        row = self._row_of(claimed)
+        row = self._rows[_name(claimed)]
         if row.token != claimed.token or row.signature is not None:
             return ClaimLostError("another owner took the claim over")
         row.token, row.signature = None, signature
         return None
-
-    def _row_of(self, claimed: Claimed) -> _Row:
-        return self._rows[claimed.claim.key_alias, claimed.claim.transaction_id]
 
 
 class SimulatedAuditLog(Holdable):

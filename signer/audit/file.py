@@ -25,6 +25,11 @@ class FileAuditLog:
         """False from a commit that failed or hangs until the next that succeeds."""
         return self._commits.healthy
 
+    @property
+    def is_new(self) -> bool:
+        """Whether there was no record when the log was opened."""
+        return self._chain.is_new
+
     def append(self, entries: Sequence[AuditEntry]) -> list[str]:
         """Chain the entries, and return their audit ids once they are durable; see `AuditLog`."""
         # Encoded by the caller's thread: an entry that cannot be fails alone.

@@ -54,7 +54,16 @@ class Recovery:
         return end
 
     def find_end_after(self, last: End) -> End:
-        """Find it after a commit of our own that failed behind `last`; raises as `find_end` does."""
+        """Find it after a commit of our own that failed behind `last`; raises as `find_end` does.
+
+        Raises `AuditBrokenError` also if the record that `last` ends with does not stand there any more.
+        """
+        if last.head.seq and self._head_at(last) != last.head:
+            msg = (
+                f"acknowledged records of the audit log are gone: record {last.head.seq} does not stand where it was "
+                f"written, before byte {last.size} of {last.segment.name}. Put the file back"
+            )
+            raise AuditBrokenError(msg)
         if not last.segment.exists():
             return last
         end, torn = _scan(last)
@@ -66,6 +75,24 @@ class Recovery:
     def copies(self, seq: int) -> list[Path]:
         """Give the files of torn bytes that record `seq` has to tell of."""
         return [file for file in self._files(TORN_NAME) if file.stem.endswith(f"-{seq:016d}")]
+
+    def _head_at(self, end: End) -> Head | None:
+        """Read the record that stands just before `end`: the last one of the segment before, if `end` begins one."""
+        try:
+            segment, size = end.segment, end.size
+            if not size:
+                before = [file for file in self._files(SEGMENT_NAME) if file.name < end.segment.name]
+                segment = before[-1] if before else end.segment
+                size = segment.stat().st_size
+            with segment.open("rb") as file:
+                file.seek(max(0, size - MAX_LINE_BYTES))
+                content = file.read(min(size, MAX_LINE_BYTES))
+                if file.tell() != size:
+                    return None
+        except FileNotFoundError:
+            return None
+        record = read(content[content.rfind(b"\n", 0, -1) + 1 :])
+        return record.head if isinstance(record, Record) else None
 
     def _settle(self, end: End, torn: bytes, seq: int) -> None:
         """Cut torn bytes off once their copy is durable, and make sure that the sound bytes and the file's name are."""

@@ -3,10 +3,9 @@
 import json
 import os
 import secrets
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from signer.errors import (
     SignerError,
 )
 from signer.group_commit import GroupCommit
+from signer.ledger.file import Place, connect, faults_named, refuse_new, transaction
 from signer.metrics import Metrics
 from signer.ports import Claim, Claimed, Signature
 from signer.private_files import lock_exclusively, make_private_directory
@@ -46,17 +46,18 @@ _SCHEMA: Final = (
     f"PRAGMA user_version = {_SCHEMA_VERSION}",
 )
 
-# The whole rule in one statement: the digest of a row never changes; a claim is taken over only for the same digest and
-# algorithm, while there is no signature, and after its lease. The file is held by one process at a time, so the leases
-# of an earlier opening belong to nobody.
-_CLAIM: Final = """
+# The whole rule: the digest of a row never changes; a claim is taken over only for the same digest and algorithm, while
+# there is no signature, and after its lease. The file is held by one process at a time, so the leases of an earlier
+# opening belong to nobody.
+_BIND: Final = """
     INSERT INTO claims (key_alias, transaction_id, digest, algorithm, token, opening, claimed_at, lease_expires_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (key_alias, transaction_id) DO UPDATE SET
-        token = excluded.token, opening = excluded.opening,
-        claimed_at = excluded.claimed_at, lease_expires_at = excluded.lease_expires_at
-    WHERE signature IS NULL AND digest = excluded.digest AND algorithm = excluded.algorithm
-        AND (lease_expires_at <= excluded.claimed_at OR opening <> excluded.opening)
+    VALUES (:key_alias, :transaction_id, :digest, :algorithm, :token, :opening, :now, :lease_expires_at)
+    ON CONFLICT (key_alias, transaction_id) DO NOTHING
+"""
+_TAKE_OVER: Final = """
+    UPDATE claims SET token = :token, opening = :opening, claimed_at = :now, lease_expires_at = :lease_expires_at
+    WHERE key_alias = :key_alias AND transaction_id = :transaction_id AND signature IS NULL
+        AND digest = :digest AND algorithm = :algorithm AND (lease_expires_at <= :now OR opening <> :opening)
 """
 _FIND: Final = "SELECT digest, algorithm, signature FROM claims WHERE key_alias = ? AND transaction_id = ?"
 _COMPLETE: Final = """
@@ -66,6 +67,10 @@ _COMPLETE: Final = """
 _RELEASE: Final = """
     UPDATE claims SET lease_expires_at = 0
     WHERE key_alias = ? AND transaction_id = ? AND token = ? AND signature IS NULL
+"""
+# Only for a claim that bound its transaction: with its own token still there, nobody else ever worked on the row.
+_WITHDRAW: Final = """
+    DELETE FROM claims WHERE key_alias = ? AND transaction_id = ? AND token = ? AND signature IS NULL
 """
 
 
@@ -85,7 +90,12 @@ class _Release:
     claimed: Claimed
 
 
-_Change = _Take | _Complete | _Release
+@dataclass(frozen=True, slots=True)
+class _Withdraw:
+    claimed: Claimed
+
+
+_Change = _Take | _Complete | _Release | _Withdraw
 _Answer = Claimed | Signature | SignerError | None
 
 
@@ -93,7 +103,8 @@ class SqliteLedger:
     """A `SignOnceLedger` in the file `path`, which this process alone may hold.
 
     `lease_s` is how long a claim keeps others away; `wall_clock` gives Unix seconds. Raises `AlreadyRunningError`,
-    `ConfigurationError` for a file of another schema, `LedgerUnavailableError`.
+    `ConfigurationError` for a file of another kind or schema, or a new one unless it `may_be_new`,
+    `LedgerUnavailableError`. When the file is taken away, claims and results are refused for good.
     """
 
     def __init__(
@@ -103,16 +114,21 @@ class SqliteLedger:
         commit_timeout_s: float,
         metrics: Metrics,
         wall_clock: Callable[[], float],
+        *,
+        may_be_new: bool = True,
     ) -> None:
+        self._path = path
         self._lease_s = lease_s
         self._wall_clock = wall_clock
-        with ExitStack() as stack, _faults_named():
+        with ExitStack() as stack, faults_named(path):
             make_private_directory(path.parent)
             lock = lock_exclusively(path.with_name(path.name + ".lock"), f"the ledger {path}")
             stack.callback(os.close, lock)
-            self._connection = _connect(path, commit_timeout_s)
+            self._connection = connect(path, commit_timeout_s, may_be_new=may_be_new)
             stack.callback(self._connection.close)
-            self._opening = self._register_opening()
+            self._is_new = False
+            self._opening = self._register_opening(may_be_new=may_be_new)
+            self._place = Place(path)
             self._resources = stack.pop_all()
         self._commits: GroupCommit[_Change, _Answer] = GroupCommit(
             "ledger", self._commit, LedgerUnavailableError, commit_timeout_s, metrics
@@ -122,6 +138,19 @@ class SqliteLedger:
     def healthy(self) -> bool:
         """False from a commit that failed or hangs until the next that succeeds."""
         return self._commits.healthy
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there was no ledger in the file when it was opened."""
+        return self._is_new
+
+    def problems(self) -> tuple[str, ...]:
+        """Say why nothing can be claimed until a person has put the file back; empty while it is in its place."""
+        try:
+            self._place.require()
+        except LedgerUnavailableError as error:
+            return (error.message,)
+        return ()
 
     def claim(self, claims: Sequence[Claim]) -> list[Claimed | Signature | SignerError]:
         """Bind every claim in one durable commit; see `SignOnceLedger`."""
@@ -144,16 +173,23 @@ class SqliteLedger:
         """End leases early, behind all that was asked before, without waiting for the disk; see `SignOnceLedger`."""
         self._commits.post([_Release(claimed) for claimed in claims])
 
+    def withdraw(self, claims: Sequence[Claimed]) -> None:
+        """Unbind what these claims bound, as `release` does its work; see `SignOnceLedger`."""
+        self._commits.post([_Withdraw(claimed) for claimed in claims if claimed.is_first])
+
     def close(self) -> None:
         """Finish what is queued and let go of the file; later calls raise `LedgerUnavailableError`."""
         if self._commits.close():
             self._resources.close()
 
-    def _register_opening(self) -> int | None:
+    def _register_opening(self, *, may_be_new: bool) -> int | None:
         """Give this opening the number that its claims carry, in a new or a known file."""
-        with _transaction(self._connection):
+        with transaction(self._connection):
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
+            self._is_new = version == 0
+            if self._is_new and not may_be_new:
+                raise refuse_new(self._path)
+            if self._is_new:
                 for statement in _SCHEMA:
                     self._connection.execute(statement)
             elif version != _SCHEMA_VERSION:
@@ -163,9 +199,14 @@ class SqliteLedger:
             return self._connection.execute(insert, (self._wall_clock(),)).lastrowid
 
     def _commit(self, changes: list[_Change]) -> list[_Answer]:
-        now = self._wall_clock()
-        with _faults_named(), _transaction(self._connection):
-            return [self._apply(change, now) for change in changes]
+        with faults_named(self._path):
+            self._place.require()
+            now = self._wall_clock()
+            with transaction(self._connection):
+                answers = [self._apply(change, now) for change in changes]
+            # Once more: what was committed into a file that lost its name meanwhile, the next process does not find.
+            self._place.require()
+        return answers
 
     def _apply(self, change: _Change, now: float) -> _Answer:
         match change:
@@ -178,13 +219,19 @@ class SqliteLedger:
             case _Release(claimed):
                 self._update_owned(_RELEASE, (), claimed)
                 return None
+            case _Withdraw(claimed):
+                self._update_owned(_WITHDRAW, (), claimed)
+                return None
 
     def _take(self, wanted: Claimed, now: float) -> _Answer:
         claim = wanted.claim
-        key = (claim.key_alias, claim.transaction_id)
-        row = (*key, claim.digest, claim.algorithm, wanted.token, self._opening, now, now + self._lease_s)
-        if self._connection.execute(_CLAIM, row).rowcount:
+        row = asdict(claim) | {"token": wanted.token, "opening": self._opening}
+        row |= {"now": now, "lease_expires_at": now + self._lease_s}
+        if self._connection.execute(_BIND, row).rowcount:
+            return replace(wanted, is_first=True)
+        if self._connection.execute(_TAKE_OVER, row).rowcount:
             return wanted
+        key = (claim.key_alias, claim.transaction_id)
         digest, algorithm, signature = self._connection.execute(_FIND, key).fetchone()
         if (digest, algorithm) != (claim.digest, claim.algorithm):
             return ConflictError("this transaction is bound to another digest or algorithm")
@@ -196,47 +243,3 @@ class SqliteLedger:
         claim = claimed.claim
         parameters = (*values, claim.key_alias, claim.transaction_id, claimed.token)
         return self._connection.execute(statement, parameters).rowcount == 1
-
-
-def _connect(path: Path, timeout_s: float) -> sqlite3.Connection:
-    """Open the file (0600), so that a commit returns only after its fsync (WAL, synchronous=FULL)."""
-    path.touch(mode=0o600)
-    # Opened here, used by the writer thread only; isolation_level=None: no transaction but our own.
-    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-    try:
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        connection.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    if mode != "wal":
-        connection.close()
-        msg = f"the ledger's disk does not support a write-ahead log (journal mode {mode}): use a local disk"
-        raise ConfigurationError(msg)
-    return connection
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit the block as a whole, or leave nothing of it."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # After some errors (disk full, I/O) SQLite has rolled back by itself.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def _faults_named() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        msg = f"the ledger cannot be written: {getattr(error, 'sqlite_errorname', type(error).__name__)}"
-        raise LedgerUnavailableError(msg) from error
-    except OSError as error:
-        msg = f"the ledger cannot be opened: {error.strerror}"
-        raise LedgerUnavailableError(msg) from error

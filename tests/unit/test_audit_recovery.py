@@ -67,10 +67,11 @@ def test_a_torn_first_record_of_a_segment_is_repaired(tmp_path: Path) -> None:
 
 
 def test_a_torn_very_first_record_is_repaired(tmp_path: Path) -> None:
-    """A log whose first write was cut short begins with the record of its repair."""
+    """A log whose first write was cut short begins with the record of its repair, once something is appended."""
     (tmp_path / "audit-0000000000000001.jsonl").write_bytes(b'{"v":')
-    new_audit_log(tmp_path).close()
-    assert [record["operation"] for record in records(tmp_path)] == ["audit.repair"]
+    with closing(new_audit_log(tmp_path)) as log:
+        log.append([entry(1)])
+    assert [record["operation"] for record in records(tmp_path)] == ["audit.repair", "sign"]
     assert verify_directory(tmp_path).ok
 
 

@@ -158,11 +158,12 @@ def test_a_ledger_of_another_version_is_refused(path: Path) -> None:
 
 
 def test_a_file_that_is_no_ledger_is_refused(path: Path) -> None:
-    """A path that is not usable keeps the service from starting with the ledger's own error."""
+    """A file of another kind is a matter of settings; a path that is not usable, of the disk."""
     path.parent.mkdir()
     path.write_bytes(b"not a database, but long enough to look like one" * 100)
-    with pytest.raises(LedgerUnavailableError, match="SQLITE_NOTADB"):
+    with pytest.raises(ConfigurationError, match="is not a database") as caught:
         new_ledger(path)
+    assert str(path) in caught.value.message
     with pytest.raises(LedgerUnavailableError, match="Not a directory"):
         new_ledger(path / "directory" / "ledger.sqlite")
 

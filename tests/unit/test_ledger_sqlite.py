@@ -163,3 +163,50 @@ def test_leases_of_a_dead_process_end_with_it(path: Path, clock: Clock) -> None:
         granted(ledger, "T")
         assert isinstance(ledger.claim([claim("T")])[0], ClaimInProgressError)
         assert [type(answer) for answer in ledger.complete([(first, signature("S"))])] == [ClaimLostError]
+
+
+def conflicts(ledger: SqliteLedger, transaction_id: str) -> bool:
+    """Tell whether the transaction is bound to what `claim` gives it."""
+    return isinstance(ledger.claim([claim(transaction_id, b"other")])[0], ConflictError)
+
+
+def test_a_withdrawn_claim_binds_nothing(ledger: SqliteLedger) -> None:
+    """What a claim bound for the first time, and was never shown to the HSM, is free for another digest."""
+    ledger.withdraw([granted(ledger, "T")])
+    assert isinstance(ledger.claim([claim("T", b"other")])[0], Claimed)
+
+
+def test_only_who_bound_a_transaction_may_unbind_it(ledger: SqliteLedger, clock: Clock) -> None:
+    """A claim that was taken over stays bound, whoever withdraws it: its first owner may have shown it to the HSM."""
+    first = granted(ledger, "T")
+    clock.now_s += LEASE_S
+    second = granted(ledger, "T")
+    ledger.withdraw([first])
+    assert conflicts(ledger, "T")
+    assert isinstance(ledger.claim([claim("T")])[0], ClaimInProgressError)
+    ledger.withdraw([second])
+    assert conflicts(ledger, "T")
+
+
+def test_a_claim_that_was_released_first_is_not_withdrawn_by_the_next(ledger: SqliteLedger) -> None:
+    """A failed attempt binds; the second try of a batch that is abandoned does not change that."""
+    ledger.release([granted(ledger, "T")])
+    ledger.withdraw([granted(ledger, "T")])
+    assert conflicts(ledger, "T")
+
+
+def test_a_claim_of_an_earlier_process_is_not_withdrawn(path: Path, clock: Clock) -> None:
+    """What a dead process bound, it may have signed."""
+    with closing(new_ledger(path, clock)) as ledger:
+        granted(ledger, "T")
+    with closing(new_ledger(path, clock)) as ledger:
+        ledger.withdraw([granted(ledger, "T")])
+        assert conflicts(ledger, "T")
+
+
+def test_a_kept_signature_is_not_withdrawn(ledger: SqliteLedger) -> None:
+    """Withdrawing after completion changes nothing."""
+    claimed = granted(ledger, "T")
+    ledger.complete([(claimed, signature("S"))])
+    ledger.withdraw([claimed])
+    assert ledger.claim([claim("T")]) == [signature("S")]

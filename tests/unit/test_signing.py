@@ -199,6 +199,36 @@ def test_a_batch_is_not_signed_once_one_of_it_is_refused(simulation: Simulation)
     assert codes(sign(simulation, [request(0), request(2)], whole=True)) == ["signed", "signed"]
 
 
+def test_an_abandoned_batch_binds_nothing_it_has_not_shown_to_the_hsm(simulation: Simulation) -> None:
+    """A conflict unbinds the siblings' digests: corrected, they may be signed under the same transaction id."""
+    sign(simulation, [request(1)])
+    sign(simulation, [request(0), request(1, "changed"), request(2)], whole=True)
+    assert set(simulation.ledger.bound) == {("settlement", "TXN-1")}
+    assert codes(sign(simulation, [request(0, "corrected"), request(2)], whole=True)) == ["signed", "signed"]
+
+
+def test_an_abandoned_batch_unbinds_no_digest_of_an_earlier_attempt(simulation: Simulation) -> None:
+    """A sibling that was claimed before, and may have been signed then, stays bound; so does one that is kept."""
+    simulation.key_ring.fail_next(HsmUnavailableError("connection lost"))
+    sign(simulation, [request(0)])
+    sign(simulation, [request(1)])
+    sign(simulation, [request(2)])
+    assert codes(sign(simulation, [request(0), request(1, "changed"), request(2)], whole=True)) == [
+        "batch_abandoned",
+        "transaction_conflict",
+        "batch_abandoned",
+    ]
+    assert codes(sign(simulation, [request(0, "changed"), request(2, "changed")])) == ["transaction_conflict"] * 2
+    assert codes(sign(simulation, [request(0), request(2)])) == ["signed", "replayed"]
+
+
+def test_a_batch_whose_signing_failed_stays_bound(simulation: Simulation) -> None:
+    """Once the HSM was asked, nothing is withdrawn: all or nothing concerns what happens before."""
+    simulation.key_ring.fail_next(HsmUnavailableError("connection lost"))
+    sign(simulation, [request(0), request(1)], whole=True)
+    assert codes(sign(simulation, [request(0, "changed"), request(1, "changed")])) == ["transaction_conflict"] * 2
+
+
 def test_an_unknown_failure_frees_the_claims(simulation: Simulation) -> None:
     """A defect in an edge reaches the entrance as it is, and the transaction can be tried again at once."""
     simulation.key_ring.fail_next(RuntimeError("a defect"))
