@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -28,7 +29,7 @@ from signer.hsm.module import crypto_user_of
 from signer.ledger.sqlite import SqliteLedger
 from signer.metrics import Metrics
 from signer.policy import Policy
-from signer.ports import AuditEntry, SigningKey
+from signer.ports import AuditEntry, Claim, Claimed, SigningKey
 from signer.readiness import Readiness
 from signer.settings import HttpSettings, Settings, SqsSettings, read_pin
 from signer.signing import SigningService
@@ -124,7 +125,16 @@ def _open_core(settings: Settings, logger: logs.Logger) -> Iterator[_Core]:
         readiness = Readiness(key_ring, audit, metrics, logger, utc_now, settings.readiness_interval_s)
         stack.enter_context(closing(readiness))
         readiness.watch(ledger.problems)
+        readiness.also_prove("ledger", partial(_prove, ledger), lambda: ledger.healthy)
+        # Every probe of a key appends a record: what remains is to hear of a failure in between.
+        readiness.also_prove("audit log", lambda: None, lambda: audit.healthy)
         yield _Core(service, readiness, audit, ledger, metrics)
+
+
+def _prove(ledger: SqliteLedger) -> None:
+    """Claim what no caller can name, and take it back: two durable commits that leave nothing."""
+    claimed = ledger.claim([Claim("~", "~readiness", bytes(32), "~")])
+    ledger.withdraw([claim for claim in claimed if isinstance(claim, Claimed)])
 
 
 @contextmanager
@@ -173,8 +183,9 @@ def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.E
     _record(core.audit, "service.start", ", ".join([f"signer {__version__}", *_accepted(settings)]))
     core.readiness.start()
     with ExitStack() as stack:
-        if settings.http is not None:
-            stack.enter_context(closing(_start_api(core, settings, settings.http, logger)))
+        server = _start_api(core, settings, settings.http, logger) if settings.http is not None else None
+        if server is not None:
+            stack.callback(server.close)
         if consumer is not None:
             core.readiness.watch(consumer.problems)
             # A service that cannot sign must not spend the receive counts of the batches.
@@ -184,8 +195,9 @@ def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.E
         logger.info("service.stopping")
         core.readiness.drain()
         drained = consumer.drain(settings.drain_timeout_s) if consumer is not None else True
+        cut_off = server.close() if server is not None else False
     _record(core.audit, "service.stop", f"signer {__version__}")
-    return drained
+    return drained and not cut_off
 
 
 def _start_api(core: _Core, settings: Settings, http: HttpSettings, logger: logs.Logger) -> ApiServer:

@@ -3,11 +3,12 @@
 import json
 import resource
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import httpx
 import pytest
@@ -192,6 +193,19 @@ def test_a_full_disk_releases_nothing_and_heals(stack: Stack) -> None:
         [sys.executable, "-m", "signer", "audit", "verify", str(stack.audit_directory)], check=False, timeout=60
     )
     assert done.returncode == 0
+
+
+def test_a_locked_ledger_makes_it_not_ready_until_it_is_free(stack: Stack) -> None:
+    """Somebody holds the ledger: readiness goes false within a probe, and comes back by itself."""
+    stack.environment |= {"SIGNER_READINESS_INTERVAL_S": "0.5", "SIGNER_LEDGER__COMMIT_TIMEOUT_S": "0.5"}
+    with running(stack):
+        with closing(sqlite3.connect(stack.directory / "ledger.sqlite3", isolation_level=None)) as holder:
+            holder.execute("BEGIN EXCLUSIVE")
+            until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 503, "not ready")
+            assert "ledger" in httpx.get(f"{stack.http_url}/readyz").text
+            holder.execute("ROLLBACK")
+        until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 200, "ready again")
+        assert sign(stack, "AFTER").status_code == 200
 
 
 def test_a_batch_waits_while_the_service_cannot_sign(stack: Stack) -> None:
