@@ -42,7 +42,7 @@ run: setup ## Keep the demo's stack up to play with.
 	@$(BIN)/signer demo --keep $(ARGS)
 
 .PHONY: test
-test: setup ## Run the tests.
+test: setup shim ## Run the tests.
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint
@@ -67,6 +67,10 @@ clean: ## Remove .local/ and all that is in it, tokens and keys too.
 .PHONY: softhsm
 softhsm:
 	@softhsm/install.sh
+
+.PHONY: shim
+shim:
+	@softhsm/shim/build.sh
 
 $(READY): pyproject.toml uv.lock | $(UV)
 	@echo 'Setting up .local/venv' >&2

@@ -52,7 +52,7 @@ def test_a_ledger_without_its_file_grants_nothing(path: Path, lose: Callable[[Pa
 
 
 def test_a_ledger_that_was_lost_once_stays_unavailable(path: Path) -> None:
-    """Somebody who puts the file back has to start the service again; what was claimed before is bound then, and no more."""
+    """Who puts the file back has to start the service again; what was claimed before is bound then, and no more."""
     moved = path.with_name("moved")
     with closing(new_ledger(path)) as ledger:
         ledger.claim([claim("T")])
