@@ -41,7 +41,8 @@ RUN echo "${CLOUDHSM_PKCS11_SHA256:?is missing: give it as --build-arg}  /cloudh
 FROM base AS dev
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libsofthsm2 make openssl python3-venv \
+ && apt-get install -y --no-install-recommends \
+      gcc libc6-dev libp11-kit-dev libsofthsm2 make openssl python3-venv \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /var/lib/signer/src
 RUN chown 10001:10001 .
