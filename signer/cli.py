@@ -33,8 +33,10 @@ app = typer.Typer(
     add_completion=False,
 )
 keys_app = typer.Typer(help="The signing keys.", no_args_is_help=True)
+hsm_app = typer.Typer(help="The HSM connection.", no_args_is_help=True)
 audit_app = typer.Typer(help="The audit log.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
+app.add_typer(hsm_app, name="hsm")
 app.add_typer(audit_app, name="audit")
 
 
@@ -161,6 +163,44 @@ def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) 
             for key in wiring.checked_keys(settings.load(config))
         ]
     _print(rows, ("alias", "label", "type", "fingerprint"), output)
+
+
+@keys_app.command("attest")
+def keys_attest(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """Print every property of every key as the HSM tells it, beside what it should be; the JSON is for the auditor."""
+    from signer import wiring
+    from signer.hsm.attestation import rows
+
+    with _errors_to_exit():
+        attestations = wiring.attest_keys(settings.load(config))
+    if output is Output.JSON:
+        typer.echo(json.dumps([asdict(attestation) for attestation in attestations], indent=2))
+    else:
+        for item in attestations:
+            told = f"{item.alias}: label {item.label}, token {item.token} (serial {item.token_serial}), "
+            typer.echo(_printable(f"{told}Crypto User {item.crypto_user}, examined {item.examined_at}"))
+        _print(list(rows(attestations)), ("alias", "subject", "found", "expected", "verdict"), output)
+    if not all(attestation.compliant for attestation in attestations):
+        raise typer.Exit(EXIT_NO)
+
+
+@hsm_app.command("clear")
+def hsm_clear(
+    by: Annotated[str, typer.Option("--by", help="Who looked into it, such as an e-mail address.")],
+    reason: Annotated[str, typer.Option("--reason", help="What was found, for the audit log.")],
+    config: ConfigOption = None,
+) -> None:
+    """Let a service sign again that the HSM gave two wrong signatures in a row; recorded in its audit log."""
+    from signer.hsm.latch import Latch
+
+    with _errors_to_exit():
+        latch = Latch(settings.load(config).latch_file)
+        cleared = latch.clear(by, reason)
+    if cleared is None:
+        typer.echo("nothing is latched", err=True)
+        raise typer.Exit(EXIT_NO)
+    told = f"cleared: {cleared.reason}, since {cleared.since}"
+    typer.echo(_printable(f"{told}; a running service signs as soon as a probe of its own verified"))
 
 
 @app.command()

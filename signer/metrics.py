@@ -17,33 +17,42 @@ LATENCY_BUCKETS_S: Final = (
     *(0.01, 0.015, 0.025, 0.05, 0.075),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+_AGE_BUCKETS_S: Final = (1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600)
+_USE_BUCKETS: Final = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 _GROUP_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 
 
-class Metrics:
-    """The metrics, registered once on `registry`."""
+class HsmMetrics:
+    """What the HSM edge counts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        self.signatures = Counter(
-            "signer_signatures", "Transactions by outcome.", ["key", "entrance", "outcome"], registry=registry
-        )
-        self.stage_seconds = Histogram(
-            "signer_stage_seconds",
-            "Where the time goes: admission, pool_wait, hsm_sign, verify, ledger, audit, forward, total.",
-            ["entrance", "stage"],
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
         self.sessions = Gauge("signer_sessions", "Signing sessions by state: idle, busy.", ["state"], registry=registry)
         self.sessions_discarded = Counter(
             "signer_sessions_discarded", "Signing sessions thrown away, by reason.", ["reason"], registry=registry
         )
-        self.hsm_retries = Counter(
+        self.session_age = Histogram(
+            "signer_session_age_seconds",
+            "How old signing sessions were when they were closed.",
+            buckets=_AGE_BUCKETS_S,
+            registry=registry,
+        )
+        self.session_uses = Histogram(
+            "signer_session_uses",
+            "How often signing sessions had been lent when they were closed.",
+            buckets=_USE_BUCKETS,
+            registry=registry,
+        )
+        self.oldest_session = Gauge(
+            "signer_session_oldest_seconds", "Age of the oldest signing session that is open.", registry=registry
+        )
+        self.retries = Counter(
             "signer_hsm_retries", "Calls into the HSM that failed, by return code.", ["code"], registry=registry
         )
-        self.hsm_mended = Counter(
+        self.mended = Counter(
             "signer_hsm_mended", "What it took to get the HSM back: login, rebuild.", ["by"], registry=registry
+        )
+        self.throttles = Counter(
+            "signer_hsm_throttles", "Times a request waited because the HSM had enough to do.", registry=registry
         )
         self.hung_calls = Gauge(
             "signer_hsm_hung_calls", "Calls into the HSM that were given up and have not come back.", registry=registry
@@ -53,6 +62,40 @@ class Metrics:
         )
         self.breaker_open = Gauge(
             "signer_hsm_breaker_open", "1 while the HSM does not sign and nobody but a probe asks.", registry=registry
+        )
+        self.breaker_latched = Gauge(
+            "signer_hsm_breaker_latched", "1 while the breaker stays open until a person clears it.", registry=registry
+        )
+        self.breaker_transitions = Counter(
+            "signer_hsm_breaker_transitions",
+            "What became of the breaker: open, half_open, closed, latched, cleared.",
+            ["to"],
+            registry=registry,
+        )
+        self.key_compliant = Gauge(
+            "signer_key_compliant", "1 while the key is what it was at start, 0 once it drifted.", ["key"],
+            registry=registry,
+        )  # fmt: skip
+        self.key_checks = Counter(
+            "signer_key_checks", "Times the key's attributes were compared.", ["key"], registry=registry
+        )
+
+
+class Metrics:
+    """The metrics, registered once on `registry`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.hsm = HsmMetrics(registry)
+        self.signatures = Counter(
+            "signer_signatures", "Transactions by outcome.", ["key", "entrance", "outcome"], registry=registry
+        )
+        self.stage_seconds = Histogram(
+            "signer_stage_seconds",
+            "Where the time goes: admission, pool_wait, hsm_sign, verify, ledger, audit, forward, total.",
+            ["entrance", "stage"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
         )
         self.verification_failures = Counter(
             "signer_verification_failures",

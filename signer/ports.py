@@ -153,7 +153,8 @@ class AuditEntry:
     time: str
     """RFC 3339, UTC, microseconds."""
     operation: str
-    """`sign`, `probe`, `quarantine`, `store.begin`, `service.start`, `service.stop`, `audit.repair`."""
+    """`sign`, `probe`, `quarantine`, `key.drifted`, `hsm.breaker`, `store.begin`, `service.start`, `service.stop`,
+    `audit.repair`."""
     outcome: str
     """`signed`, `replayed`, `refused` (never), `failed` (not now), `done`."""
     error_code: str | None = None
@@ -214,8 +215,15 @@ class KeyRing(Protocol):
         """Look at every key again; one that is no longer as it was at start MUST NOT sign from now on."""
         ...
 
-    def distrust(self, signature: RawSignature) -> None:
-        """Learn that a signature did not verify; the session it came from MUST NOT be used again."""
+    def judge(self, signature: RawSignature, *, sound: bool) -> None:
+        """Learn whether a signature verified; the session of one that did not MUST NOT be used again.
+
+        After two in a row that did not, nothing MUST be signed until a person has looked.
+        """
+        ...
+
+    def take_incidents(self) -> list[AuditEntry]:
+        """Give, once, what happened since the last call and belongs into the audit log: drift, the breaker."""
         ...
 
     def sign(

@@ -43,6 +43,7 @@ class Readiness:
         self._interval_s = interval_s
         self._problems: tuple[str, ...] = ("no probe has finished yet",)
         self._last_codes: dict[str, str | None] = {}
+        self._unrecorded: list[AuditEntry] = []
         self._sources: list[Callable[[], tuple[str, ...]]] = []
         self._others: list[tuple[str, Callable[[], None], Callable[[], bool]]] = []
         self._checked_at_s = time.monotonic()
@@ -60,6 +61,7 @@ class Readiness:
         self._metrics.ready.set(0)
         if self._thread.ident is not None:
             self._thread.join()
+        _problems_of("incidents", self._record_incidents)
 
     def drain(self) -> None:
         """Say not ready, so that no more requests are sent here, while those that came are still answered."""
@@ -98,30 +100,45 @@ class Readiness:
 
     def probe(self) -> None:
         """Let every key sign and verify one random digest, and note what went wrong."""
-        proofs: list[tuple[str, Callable[[], None]]] = [
-            (f"key {alias}", partial(self._prove, alias)) for alias in self._key_ring.aliases()
-        ]
-        proofs += [(name, prove) for name, prove, _ in self._others]
-        problems = tuple(problem for name, prove in proofs for problem in _problems_of(name, prove))
+        # What happened comes first: no key proves itself before it is on record who cleared the breaker, and why.
+        problems = _problems_of("incidents", self._record_incidents)
+        if not problems:
+            keys = [(f"key {alias}", partial(self._prove, alias)) for alias in self._key_ring.aliases()]
+            others = [(name, prove) for name, prove, _ in self._others]
+            problems = tuple(problem for name, prove in keys + others for problem in _problems_of(name, prove))
         if problems != self._problems:
             self._logger.log(30 if problems else 20, "readiness.changed", ready=not problems, problems=list(problems))
         self._problems = problems
         self._checked_at_s = time.monotonic()
         self._metrics.ready.set(0 if problems else 1)
 
+    def _record_incidents(self) -> None:
+        self._unrecorded += self._key_ring.take_incidents()
+        if self._unrecorded:
+            self._audit.append(self._unrecorded)
+            self._unrecorded = []
+
     def _prove(self, alias: str) -> None:
         key = self._key_ring.key(alias)
         digest = hashlib.sha256(_PROBE_DOMAIN + secrets.token_bytes(32)).digest()
         task = SignTask(key, DEFAULT_ALGORITHM, digest)
         (answer,) = self._key_ring.sign([task], Deadline.after(self._interval_s), probing=True)
-        error = _flaw_of(task, answer)
+        error = answer if isinstance(answer, SignerError) else self._verify(task, answer)
         code = error.code if error is not None else None
         # Every use of a key is recorded; an outage once for each thing that is wrong, not twice a second.
-        if error is None or self._last_codes.get(alias) != code:
+        if isinstance(answer, RawSignature) or self._last_codes.get(alias) != code:
             self._audit.append([_entry(task, answer, code, timestamp(self._wall_clock()))])
         self._last_codes[alias] = code
         if error is not None:
             raise error
+
+    def _verify(self, task: SignTask, signature: RawSignature) -> SignerError | None:
+        sound = verifies(task.key.public_key, task.algorithm, task.digest, signature.value)
+        self._key_ring.judge(signature, sound=sound)
+        if sound:
+            return None
+        self._metrics.verification_failures.labels(task.key.alias).inc()
+        return SignatureInvalidError("the signature of the probe does not verify")
 
     def _run(self) -> None:
         while not self._stopping.wait(min(_LOOK_INTERVAL_S, self._interval_s)):
@@ -131,22 +148,15 @@ class Readiness:
                 self._key_ring.check_keys()
             if due or self._problems or self._failed_since():
                 self.probe()
+            _problems_of("incidents", self._record_incidents)
 
 
-def _problems_of(name: str, prove: Callable[[], None]) -> list[str]:
+def _problems_of(name: str, prove: Callable[[], None]) -> tuple[str, ...]:
     try:
         prove()
     except SignerError as error:
-        return [f"{name}: {error.code}: {error.message}"]
-    return []
-
-
-def _flaw_of(task: SignTask, answer: RawSignature | SignerError) -> SignerError | None:
-    if isinstance(answer, SignerError):
-        return answer
-    if verifies(task.key.public_key, task.algorithm, task.digest, answer.value):
-        return None
-    return SignatureInvalidError("the signature of the probe does not verify")
+        return (f"{name}: {error.code}: {error.message}",)
+    return ()
 
 
 def _entry(task: SignTask, answer: RawSignature | SignerError, code: str | None, now: str) -> AuditEntry:

@@ -42,6 +42,10 @@ class HsmSettings(_Section):
     """A call into the HSM that takes longer is given up, its session and its thread with it."""
     warm_up_interval_s: float = Field(default=0.0, ge=0, le=10)
     """Pause between opening two sessions, so that a fleet that starts does not storm the HSM."""
+    production: bool = True
+    """Whether the token signs for real: no drill is run against it then."""
+    latch_file: Path | None = None
+    """Keeps the breaker open after wrong signatures until a person clears it; beside the audit log if not given."""
 
     @model_validator(mode="after")
     def _one_pin(self) -> Self:
@@ -152,6 +156,12 @@ class Settings(BaseSettings):
     drain_timeout_s: Seconds = 60
     """From SIGTERM to the end of the work in flight; Fargate gives at most 120 s."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def latch_file(self) -> Path:
+        """Where it is remembered that a person must look before anything is signed."""
+        directory = self.audit.directory
+        return self.hsm.latch_file or directory.with_name(f"{directory.name}.hsm-latch.json")
 
     @model_validator(mode="after")
     def _lease_outlasts_signing(self) -> Self:

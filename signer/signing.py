@@ -150,15 +150,15 @@ class SigningService:
             watch.add("hsm_sign", answer.hsm_sign_s)
 
     def _verify(self, works: Sequence[Work], watch: Stopwatch) -> None:
-        fresh = [work for work in works if work.raw is not None]
+        fresh = [(work, work.raw) for work in works if work.raw is not None]
         if not fresh:
             return
         with watch.stage("verify"):
-            for work in fresh:
-                if not work.is_sound():
+            for work, raw in fresh:
+                sound = work.is_sound()
+                self._key_ring.judge(raw, sound=sound)
+                if not sound:
                     self._metrics.verification_failures.labels(work.request.key_alias).inc()
-                    if work.raw is not None:
-                        self._key_ring.distrust(work.raw)
                     work.error = SignatureInvalidError("the HSM returned a signature that does not verify")
 
     def _append_audit(self, works: Sequence[Work], origin: Origin, watch: Stopwatch) -> None:

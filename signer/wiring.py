@@ -22,10 +22,14 @@ from signer.api.server import ApiServer
 from signer.audit.file import FileAuditLog
 from signer.audit.segments import ChainDirectory
 from signer.errors import ConfigurationError, UnavailableError
+from signer.hsm.attestation import Attestation, attest
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
+from signer.hsm.errors import HsmFault
+from signer.hsm.journal import Journal
 from signer.hsm.keyring import HsmKeyRing, Limits
-from signer.hsm.module import crypto_user_of
+from signer.hsm.latch import Latch
+from signer.hsm.module import Module, crypto_user_of
 from signer.ledger.sqlite import SqliteLedger
 from signer.metrics import Metrics
 from signer.policy import Policy
@@ -65,9 +69,11 @@ def open_key_ring(settings: Settings, metrics: Metrics, logger: logs.Logger, ses
     hsm = settings.hsm
     crypto_user = crypto_user_of(read_pin(hsm), hsm.crypto_user)
     # Read again for every login: it need not stay in memory, and a rotated one is found.
-    with closing(Connection(hsm.module, hsm.token, lambda: read_pin(hsm), metrics, logger)) as connection:
+    journal = Journal(metrics.hsm, logger, utc_now)
+    with closing(Connection(hsm.module, hsm.token, lambda: read_pin(hsm), journal)) as connection:
         limits = Limits(sessions, hsm.call_timeout_s, _end_process)
-        key_ring = HsmKeyRing(connection, crypto_user, key_specs(settings), limits, metrics, logger)
+        latch = Latch(settings.latch_file)
+        key_ring = HsmKeyRing(connection, crypto_user, key_specs(settings), limits, latch, journal)
         with closing(key_ring):
             yield key_ring
 
@@ -82,6 +88,19 @@ def checked_keys(settings: Settings) -> list[SigningKey]:
     """Give every configured key after its checks; raises `KeyRefusedError`."""
     with open_key_ring(settings, Metrics(CollectorRegistry()), logs.get("signer"), sessions=1) as key_ring:
         return [key_ring.key(alias) for alias in key_ring.aliases()]
+
+
+def attest_keys(settings: Settings) -> list[Attestation]:
+    """Examine every configured key, right or wrong; spends one login, signs nothing. Raises `SignerError`."""
+    forbid_core_files()
+    pin = read_pin(settings.hsm)
+    crypto_user = crypto_user_of(pin, settings.hsm.crypto_user)
+    with closing(Module(settings.hsm.module, settings.hsm.token)) as module:
+        try:
+            module.log_in(pin)
+        except HsmFault as fault:
+            raise fault.error from None
+        return attest(module, key_specs(settings), crypto_user, timestamp(utc_now()))
 
 
 def serve(settings: Settings) -> None:

@@ -42,6 +42,8 @@ class SimulatedKeyRing(Holdable):
         self._faults = Faults()
         self._lock = threading.Lock()
         self.distrusted: list[RawSignature] = []
+        self.incidents: list[AuditEntry] = []
+        """What the next `take_incidents` gives."""
         self.signed: list[SignTask] = []
         """Everything it ever signed."""
 
@@ -65,8 +67,13 @@ class SimulatedKeyRing(Holdable):
     def check_keys(self) -> None:
         return
 
-    def distrust(self, signature: RawSignature) -> None:
-        self.distrusted.append(signature)
+    def judge(self, signature: RawSignature, *, sound: bool) -> None:
+        if not sound:
+            self.distrusted.append(signature)
+
+    def take_incidents(self) -> list[AuditEntry]:
+        taken, self.incidents = self.incidents, []
+        return taken
 
     def sign(
         self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False

@@ -105,14 +105,18 @@ class Stack:
 
     def start(self) -> Program:
         """Start `signer serve` and wait until it is ready to sign."""
-        command = [sys.executable, "-m", "signer", "serve", "--config", str(self.config)]
-        program = Program(command, self.environment, self.directory / "serve.log")
+        program = self.launch()
         try:
             program.wait_for(f"{self.http_url}/readyz")
         except BaseException:
             program.kill()
             raise
         return program
+
+    def launch(self) -> Program:
+        """Start `signer serve` and wait for nothing."""
+        command = [sys.executable, "-m", "signer", "serve", "--config", str(self.config)]
+        return Program(command, self.environment, self.directory / "serve.log")
 
     def _settings(self, endpoint_url: str, token: Token) -> str:
         caller = f"queue:{self.queues['inbound'].rsplit('/', 1)[-1]}"
@@ -121,6 +125,7 @@ class Stack:
 module = "{token.module}"
 token = "{token.label}"
 pin_file = "{token.pin_file}"
+production = false
 sessions = {os.cpu_count() or 2}
 
 [keys.settlement]

@@ -24,6 +24,9 @@ _REQUIRED: Final = (
 )
 
 
+_UNREADABLE: Final = "unreadable"
+
+
 @dataclass(frozen=True, slots=True)
 class KeySpec:
     """What the settings say about one key."""
@@ -32,6 +35,18 @@ class KeySpec:
     label: str
     fingerprint: str | None
     waived: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One property of a key, as it is and as it should be."""
+
+    subject: str
+    found: str
+    expected: str
+    ok: bool
+    waived: bool = False
+    """Whether the settings let it differ."""
 
 
 def find_private_key(session: pkcs11.Session, spec: KeySpec) -> pkcs11.PrivateKey | None:
@@ -58,52 +73,65 @@ def checked_public_key(session: pkcs11.Session, spec: KeySpec) -> rsa.RSAPublicK
 
 
 def check_key(key: pkcs11.PrivateKey, spec: KeySpec) -> rsa.RSAPublicKey:
-    """Give the public half of a key that is as it should be; raises `KeyRefusedError` with every deviation.
+    """Give the public half of a key that is as it should be; raises `KeyRefusedError` with every deviation."""
+    deviations = [
+        f"found {finding.subject} {finding.found}, expected {finding.expected}"
+        for finding in examine_key(key, spec)
+        if not (finding.ok or finding.waived)
+    ]
+    if deviations:
+        raise refused(spec, "; ".join(deviations))
+    return read_public_key(key, spec)
+
+
+def examine_key(key: pkcs11.PrivateKey, spec: KeySpec) -> list[Finding]:
+    """Compare everything about a key with what it should be; raises `HsmFault`.
 
     Size and public key come from MODULUS and PUBLIC_EXPONENT of the private object: CloudHSM does not tell
     MODULUS_BITS of a private key, and a public object beside it could be anybody's.
     """
-    key_type = _read(key, Attribute.KEY_TYPE, spec)
+    key_type = _read(key, Attribute.KEY_TYPE)
     if key_type != KeyType.RSA:
-        raise refused(spec, f"found key type {getattr(key_type, 'name', key_type)}, expected RSA")
-    public_key = read_public_key(key, spec)
-    deviations = _deviations_of_public_half(public_key, spec)
+        return [Finding("key type", str(getattr(key_type, "name", key_type)), "RSA", ok=False)]
+    findings = [Finding("key type", "RSA", "RSA", ok=True), *_examine_public_half(key, spec)]
     for attribute, expected, waiver in _REQUIRED:
-        found = _read(key, attribute, spec)
-        if found is not expected and waiver not in spec.waived:
-            deviations.append(f"found {attribute.name} {found}, expected {expected}")
-    if deviations:
-        raise refused(spec, "; ".join(deviations))
-    return public_key
+        found = _read(key, attribute)
+        shown = _UNREADABLE if found is None else str(found)
+        findings.append(Finding(attribute.name, shown, str(expected), found is expected, waiver in spec.waived))
+    return findings
 
 
 def read_public_key(key: pkcs11.PrivateKey, spec: KeySpec) -> rsa.RSAPublicKey:
-    """Build the public key from the private object's MODULUS and PUBLIC_EXPONENT (big-endian)."""
-    modulus = int.from_bytes(_read(key, Attribute.MODULUS, spec), "big")
-    exponent = int.from_bytes(_read(key, Attribute.PUBLIC_EXPONENT, spec), "big")
+    """Build the public key from the private object's MODULUS and PUBLIC_EXPONENT (big-endian).
+
+    Raises `KeyRefusedError`, `HsmFault`.
+    """
+    modulus, exponent = _read(key, Attribute.MODULUS), _read(key, Attribute.PUBLIC_EXPONENT)
     try:
-        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
-    except ValueError:
+        return rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
+    except (TypeError, ValueError):
         raise refused(spec, "found a modulus or public exponent that makes no RSA key") from None
 
 
-def _deviations_of_public_half(public_key: rsa.RSAPublicKey, spec: KeySpec) -> list[str]:
-    deviations = []
-    if public_key.key_size != _KEY_BITS:
-        deviations.append(f"found {public_key.key_size} bits, expected {_KEY_BITS}")
-    exponent = public_key.public_numbers().e
-    if exponent != _PUBLIC_EXPONENT:
-        deviations.append(f"found public exponent {exponent}, expected {_PUBLIC_EXPONENT}")
-    if spec.fingerprint is not None and fingerprint(public_key) != spec.fingerprint:
-        deviations.append(f"found fingerprint {fingerprint(public_key)}, expected {spec.fingerprint}")
-    return deviations
+def _examine_public_half(key: pkcs11.PrivateKey, spec: KeySpec) -> list[Finding]:
+    try:
+        public_key = read_public_key(key, spec)
+    except KeyRefusedError:
+        return [Finding("public half", _UNREADABLE, "an RSA public key", ok=False)]
+    bits, exponent, found = public_key.key_size, public_key.public_numbers().e, fingerprint(public_key)
+    return [
+        Finding("key size", f"{bits} bits", f"{_KEY_BITS} bits", bits == _KEY_BITS),
+        Finding("public exponent", str(exponent), str(_PUBLIC_EXPONENT), exponent == _PUBLIC_EXPONENT),
+        Finding("fingerprint", found, spec.fingerprint or "any: not pinned", spec.fingerprint in (None, found)),
+    ]
 
 
-def _read(key: pkcs11.PrivateKey, attribute: Attribute, spec: KeySpec) -> Any:
+def _read(key: pkcs11.PrivateKey, attribute: Attribute) -> Any:
+    """Give the value; None for one that the token does not tell. Raises `HsmFault`."""
     try:
         return key[attribute]
     except (pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive):
-        raise refused(spec, f"found no readable {attribute.name}") from None
+        return None
     except pkcs11.PKCS11Error as error:
         raise fault(error, "C_GetAttributeValue") from None
 

@@ -11,9 +11,8 @@ from typing import Final
 from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, SignerError
 from signer.hsm.errors import CONNECTION_LOST, Fate, HsmFault
+from signer.hsm.journal import Journal
 from signer.hsm.module import Module
-from signer.logs import Logger
-from signer.metrics import Metrics
 
 _QUIET_TIMEOUT_S: Final = 10.0
 _CLOSING_TIMEOUT_S: Final = 2.0
@@ -37,15 +36,13 @@ class Connection:
     comes with a generation that is over finds the work done.
     """
 
-    def __init__(
-        self, path: Path, token_label: str, read_pin: Callable[[], str], metrics: Metrics, logger: Logger
-    ) -> None:
+    def __init__(self, path: Path, token_label: str, read_pin: Callable[[], str], journal: Journal) -> None:
         """Load the module and log in; raises `SignerError`."""
         self._path = path
         self._token_label = token_label
         self._read_pin = read_pin
-        self._metrics = metrics
-        self._logger = logger
+        self._metrics = journal.metrics
+        self._logger = journal.logger
         self.generation = 0
         self._mending = threading.Lock()
         self._calls = threading.Condition()
@@ -142,7 +139,7 @@ class Connection:
             self._refused = fault.error
             raise self._refused from None
         if was_gone:
-            self._metrics.hsm_mended.labels("login").inc()
+            self._metrics.mended.labels("login").inc()
             self._logger.info("hsm.logged_in", token_serial=module.token_serial)
         return was_gone
 
@@ -166,7 +163,7 @@ class Connection:
             self._let_calls_in()
         self._device_faults = 0
         self.generation += 1
-        self._metrics.hsm_mended.labels("rebuild").inc()
+        self._metrics.mended.labels("rebuild").inc()
         self._logger.warning("hsm.rebuilt", generation=self.generation)
 
     def _shut_out_calls(self) -> None:

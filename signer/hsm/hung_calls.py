@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from signer.logs import Logger
-from signer.metrics import Metrics
+from signer.hsm.journal import Journal
 
 
 @dataclass(slots=True, eq=False)
@@ -25,14 +24,12 @@ class HungCalls:
     `end_process` is called: threads and sessions that hang can be got rid of in no other way.
     """
 
-    def __init__(
-        self, limit_s: float, most: int, end_process: Callable[[], None], metrics: Metrics, logger: Logger
-    ) -> None:
+    def __init__(self, limit_s: float, most: int, end_process: Callable[[], None], journal: Journal) -> None:
         self._limit_s = limit_s
         self._most = most
         self._end_process = end_process
-        self._metrics = metrics
-        self._logger = logger
+        self._metrics = journal.metrics
+        self._logger = journal.logger
         self._lock = threading.Lock()
         self._watches: set[Watch] = set()
         self._hung = 0

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pkcs11
@@ -11,18 +11,18 @@ from pkcs11.types import SignMixin
 
 from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, KeyRefusedError, SignerError, UnknownKeyError
-from signer.hsm.breaker import Breaker
+from signer.hsm.breaker import Breaker, Trouble
 from signer.hsm.compliance import KeySpec, check_key, checked_public_key, find_private_key, read_public_key, refused
 from signer.hsm.connection import Connection, Lent
 from signer.hsm.crew import Crew, Job
 from signer.hsm.errors import NOT_FOUND, HsmFault
 from signer.hsm.hung_calls import HungCalls
+from signer.hsm.journal import Journal
+from signer.hsm.latch import Latch
 from signer.hsm.module import Module
 from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
 from signer.hsm.signature_maker import Request, SignatureMaker
-from signer.logs import Logger
-from signer.metrics import Metrics
-from signer.ports import RawSignature, SigningKey, SignTask
+from signer.ports import AuditEntry, RawSignature, SigningKey, SignTask
 from signer.signatures import fingerprint
 
 _OPENING_TIMEOUT_S: Final = 60.0
@@ -49,21 +49,21 @@ class HsmKeyRing:
         crypto_user: str,
         specs: Sequence[KeySpec],
         limits: Limits,
-        metrics: Metrics,
-        logger: Logger,
+        latch: Latch,
+        journal: Journal,
     ) -> None:
         """Check every key on a session of its own; raises `KeyRefusedError` for the first that is not right."""
         self._connection = connection
         self._specs = {spec.alias: spec for spec in specs}
-        self._breaker = Breaker(metrics, logger)
-        self._logger = logger
+        self._journal = journal
+        self._breaker = Breaker(latch, journal)
         self._drifted: dict[str, str] = {}
-        self._hung_calls = HungCalls(limits.call_timeout_s, limits.sessions, limits.end_process, metrics, logger)
+        self._hung_calls = HungCalls(limits.call_timeout_s, limits.sessions, limits.end_process, journal)
         connection.call_hangs = lambda: self._hung_calls.any
-        self._pool = SessionPool(self._open_session, self._hung_calls, limits.sessions, metrics)
-        self._maker = SignatureMaker(connection, self._pool, self._breaker, metrics)
+        self._pool = SessionPool(self._open_session, self._hung_calls, limits.sessions, journal.metrics)
+        self._maker = SignatureMaker(connection, self._pool, self._breaker, journal.metrics)
         self._crew = Crew(limits.sessions, self._answer)
-        self._keys = self._load(crypto_user, logger)
+        self._keys = self._load(crypto_user)
 
     def warm_up(self, interval_s: float) -> None:
         """Open every signing session and look its keys up, `interval_s` apart."""
@@ -101,9 +101,17 @@ class HsmKeyRing:
             # The HSM cannot be asked now; whether it signs is found out, and told, by those who ask it to.
             return
 
-    def distrust(self, signature: RawSignature) -> None:
-        """Never use the session of a signature that did not verify again."""
-        self._pool.distrust(signature.session_handle)
+    def judge(self, signature: RawSignature, *, sound: bool) -> None:
+        """Trust the HSM again after a signature that verified; never use the session of one that did not again."""
+        if sound:
+            self._breaker.verified()
+        else:
+            self._pool.distrust(signature.session_handle)
+            self._breaker.wrong_signature()
+
+    def take_incidents(self) -> list[AuditEntry]:
+        """Give what happened since it was last asked and belongs into the audit log."""
+        return self._journal.take_incidents()
 
     def sign(
         self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
@@ -114,8 +122,7 @@ class HsmKeyRing:
         """
         try:
             deadline.check()
-            if not probing:
-                self._breaker.check()
+            self._breaker.check(probing=probing)
         except SignerError as error:
             return [error for _ in tasks]
         if not tasks:
@@ -137,7 +144,7 @@ class HsmKeyRing:
 
         def on_hang() -> None:
             message = "a call into the HSM does not come back"
-            self._breaker.failed(message)
+            self._breaker.failed(Trouble.HUNG, message)
             job.answer(number, HsmUnavailableError(message))
             self._crew.replace(member)
 
@@ -150,20 +157,25 @@ class HsmKeyRing:
             job.answer(number, error if error.retryable else HsmUnavailableError(error.message))
 
     def _check_key(self, session: SigningSession, spec: KeySpec) -> None:
+        pinned = replace(spec, fingerprint=self._keys[spec.alias].fingerprint)
         try:
-            key = find_private_key(session.raw, spec)
+            key = find_private_key(session.raw, pinned)
             if key is None:
                 # Perhaps the login is gone, which makes keys invisible; the next signature will tell.
                 return
-            found = fingerprint(check_key(key, spec))
-            if found != self._keys[spec.alias].fingerprint:
-                raise refused(spec, f"found fingerprint {found}, expected {self._keys[spec.alias].fingerprint}")
+            check_key(key, pinned)
         except KeyRefusedError as error:
-            if spec.alias not in self._drifted:
-                self._logger.critical("key.drifted", key=spec.alias, reason=error.message)
-            self._drifted[spec.alias] = f"out of service: {error.message}"
+            self._take_out_of_service(spec.alias, error.message)
+        self._journal.metrics.key_checks.labels(spec.alias).inc()
 
-    def _load(self, crypto_user: str, logger: Logger) -> dict[str, SigningKey]:
+    def _take_out_of_service(self, alias: str, why: str) -> None:
+        if alias not in self._drifted:
+            self._journal.logger.critical("key.drifted", key=alias, reason=why)
+            self._journal.incident("key.drifted", why, alias)
+            self._journal.metrics.key_compliant.labels(alias).set(0)
+        self._drifted[alias] = f"out of service: {why}"
+
+    def _load(self, crypto_user: str) -> dict[str, SigningKey]:
         with self._connection.lend(Deadline.after(_OPENING_TIMEOUT_S)) as lent:
             try:
                 session = lent.module.open_session()
@@ -173,13 +185,18 @@ class HsmKeyRing:
             lent.module.close_session(session)
         for spec in self._specs.values():
             if spec.waived:
-                logger.warning("key.checks_waived", key=spec.alias, label=spec.label, waived=sorted(spec.waived))
+                self._journal.logger.warning(
+                    "key.checks_waived", key=spec.alias, label=spec.label, waived=sorted(spec.waived)
+                )
+        for key in keys:
+            self._journal.metrics.key_compliant.labels(key.alias).set(1)
         return {key.alias: key for key in keys}
 
     @staticmethod
     def _load_one(module: Module, session: pkcs11.Session, spec: KeySpec, crypto_user: str) -> SigningKey:
         public_key = checked_public_key(session, spec)
-        return SigningKey(spec.alias, spec.label, fingerprint(public_key), public_key, module.token_serial, crypto_user)
+        found = fingerprint(public_key)
+        return SigningKey(spec.alias, spec.label, found, public_key, module.token_serial, crypto_user)
 
     def _open_session(self, lent: Lent) -> SigningSession:
         raw = lent.module.open_session()
@@ -197,12 +214,14 @@ class HsmKeyRing:
             found = find_private_key(raw, spec)
             if found is None:
                 raise HsmFault(NOT_FOUND, f"looking key {key.alias} up")
-            same = read_public_key(found, spec).public_numbers() == key.public_key.public_numbers()
+            if read_public_key(found, spec).public_numbers() != key.public_key.public_numbers():
+                raise refused(spec, "it is no longer the key that was checked at start")
         except KeyRefusedError as error:
+            self._take_out_of_service(key.alias, error.message)
             raise HsmUnavailableError(error.message) from None
-        if same and isinstance(found, SignMixin) and found.handle is not None:
+        if isinstance(found, SignMixin) and found.handle is not None:
             return SessionKey(found.handle, found)
-        msg = f"key {key.alias} (label {key.label}) is no longer the key that was checked at start"
+        msg = f"the module gave key {key.alias} in a shape that cannot sign"
         raise HsmUnavailableError(msg)
 
 

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pkcs11
 from pkcs11.types import SignMixin
@@ -16,7 +16,7 @@ from signer.hsm.connection import Lent
 from signer.hsm.errors import Fate, HsmFault
 from signer.hsm.hung_calls import HungCalls
 from signer.hsm.module import Module, handle_of
-from signer.metrics import Metrics
+from signer.metrics import HsmMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class SessionKey:
     private_key: SignMixin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class SigningSession:
     """A session with the keys that were looked up in it."""
 
@@ -37,6 +37,9 @@ class SigningSession:
     """Of the connection, when it was opened."""
     keys: dict[str, SessionKey]
     """By key label."""
+    opened_at_s: float = field(default_factory=time.monotonic)
+    uses: int = 0
+    """How often it was lent."""
 
     @property
     def handle(self) -> int:
@@ -60,18 +63,23 @@ class SessionPool:
         open_session: Callable[[Lent], SigningSession],
         hung_calls: HungCalls,
         size: int,
-        metrics: Metrics,
+        metrics: HsmMetrics,
     ) -> None:
         self.size = size
-        self._open_session = open_session
+        self._open_one = open_session
         self._hung_calls = hung_calls
         self._metrics = metrics
         self._lock = threading.Lock()
         self._idle: list[SigningSession] = []  # a stack: a busy few stay warm, and the rest tell how many are needed
         self._free_places = size
         self._waiters: deque[threading.Event] = deque()  # first come, first served
+        self._open: set[SigningSession] = set()
         self._distrusted: set[int] = set()
         self._closed = False
+        # Counted when somebody looks, not with each signature.
+        metrics.sessions.labels("idle").set_function(lambda: len(self._idle))
+        metrics.sessions.labels("busy").set_function(lambda: len(self._open) - len(self._idle))
+        metrics.oldest_session.set_function(self._oldest_s)
 
     def warm_up(self, lent: Lent, interval_s: float) -> None:
         """Open every session now, `interval_s` apart; raises what opening raises."""
@@ -81,7 +89,6 @@ class SessionPool:
             session = self._open_session(lent)
             with self._lock:
                 self._idle.append(session)
-        self._count()
 
     @contextmanager
     def borrow(self, lent: Lent, deadline: Deadline, on_hang: Callable[[], None]) -> Iterator[SigningSession]:
@@ -99,6 +106,7 @@ class SessionPool:
         session, reason = None, None
         try:
             session = self._idle_session(lent.generation) or self._open_session(lent)
+            session.uses += 1
             yield session
         except HsmFault as fault:
             reason = None if fault.rule.fate is Fate.KEEP else fault.rule.name
@@ -123,8 +131,7 @@ class SessionPool:
             self._closed = True
             idle, self._idle = self._idle, []
         for session in idle:
-            session.close()
-        self._count()
+            self._close(session)
 
     def _take_place(self, deadline: Deadline) -> None:
         with self._lock:
@@ -151,7 +158,6 @@ class SessionPool:
                 self._waiters.popleft().set()
             else:
                 self._free_places += 1
-        self._count()
 
     def _idle_session(self, generation: int) -> SigningSession | None:
         while True:
@@ -159,13 +165,21 @@ class SessionPool:
                 session = self._idle.pop() if self._idle else None
             if session is None:
                 return None
-            if session.handle in self._distrusted:
+            if session.generation != generation:
+                self._discard_former(session, generation)
+            elif session.handle in self._distrusted:
                 self._distrusted.discard(session.handle)
                 self._discard(session, "distrusted")
-            elif session.generation == generation:
-                return session
             else:
-                self._discard(session, "generation")
+                return session
+
+    def _discard_former(self, session: SigningSession, generation: int) -> None:
+        # All at once: those at the bottom of the stack might not be lent for days.
+        with self._lock:
+            former = [session, *(idle for idle in self._idle if idle.generation != generation)]
+            self._idle = [idle for idle in self._idle if idle.generation == generation]
+        for each in former:
+            self._discard(each, "generation")
 
     def _put_back_or_discard(self, session: SigningSession | None, reason: str | None) -> None:
         if session is None:
@@ -178,10 +192,22 @@ class SessionPool:
 
     def _discard(self, session: SigningSession, reason: str) -> None:
         self._metrics.sessions_discarded.labels(reason).inc()
-        session.close()
+        self._close(session)
 
-    def _count(self) -> None:
+    def _open_session(self, lent: Lent) -> SigningSession:
+        session = self._open_one(lent)
         with self._lock:
-            idle, busy = len(self._idle), self.size - self._free_places
-        self._metrics.sessions.labels("idle").set(idle)
-        self._metrics.sessions.labels("busy").set(busy)
+            self._open.add(session)
+        return session
+
+    def _close(self, session: SigningSession) -> None:
+        session.close()
+        with self._lock:
+            self._open.discard(session)
+        self._metrics.session_age.observe(time.monotonic() - session.opened_at_s)
+        self._metrics.session_uses.observe(session.uses)
+
+    def _oldest_s(self) -> float:
+        with self._lock:
+            opened = [session.opened_at_s for session in self._open]
+        return time.monotonic() - min(opened) if opened else 0.0

@@ -10,12 +10,12 @@ import pkcs11
 from pkcs11 import MGF, Mechanism
 
 from signer.deadlines import Deadline
-from signer.errors import SignerError
-from signer.hsm.breaker import Breaker
+from signer.errors import LoginRefusedError, SignerError
+from signer.hsm.breaker import Breaker, Trouble
 from signer.hsm.connection import Connection
 from signer.hsm.errors import Fate, HsmFault, fault
 from signer.hsm.session_pool import SessionPool
-from signer.metrics import Metrics
+from signer.metrics import HsmMetrics
 from signer.ports import RawSignature, SignTask
 from signer.signatures import DIGEST_SIZE_BYTES
 
@@ -42,7 +42,7 @@ class Request:
 class SignatureMaker:
     """Knows the way to the HSM and what to do when it is lost."""
 
-    def __init__(self, connection: Connection, pool: SessionPool, breaker: Breaker, metrics: Metrics) -> None:
+    def __init__(self, connection: Connection, pool: SessionPool, breaker: Breaker, metrics: HsmMetrics) -> None:
         self._connection = connection
         self._pool = pool
         self._breaker = breaker
@@ -59,11 +59,11 @@ class SignatureMaker:
             try:
                 signature = self._sign_once(task, request)
             except HsmFault as found:
-                self._metrics.hsm_retries.labels(found.rule.name).inc()
+                self._metrics.retries.labels(found.rule.name).inc()
                 self._mend_or_give_up(found, generation, attempt, request.deadline)
             else:
                 self._connection.worked()
-                self._breaker.succeeded()
+                self._breaker.signed()
                 return signature
         raise AssertionError  # pragma: no cover - the deadline comes first
 
@@ -72,14 +72,16 @@ class SignatureMaker:
         # When all sessions died at once, one request may meet every one of them before it gets a new one.
         tries = self._pool.size + _TRIES_BEYOND_SESSIONS
         if not throttled and (not found.rule.retry or attempt + 1 >= tries):
-            self._breaker.failed(str(found))
+            self._breaker.failed(Trouble.ERROR, str(found))
             raise found.error from None
         try:
             self._connection.mend(found.rule.fate, generation)
         except SignerError as error:
-            self._breaker.failed(error.message)
+            trouble = Trouble.LOGIN if isinstance(error, LoginRefusedError) else Trouble.LOST
+            self._breaker.failed(trouble, error.message)
             raise
         if throttled:
+            self._metrics.throttles.inc()
             longest_s = min(_THROTTLE_PAUSE_S * 2.0**attempt, _LONGEST_THROTTLE_PAUSE_S)
             time.sleep(min(random.uniform(0, longest_s), deadline.remaining_s()))  # noqa: S311 - jitter is no secret
 

@@ -1,11 +1,13 @@
 """A SoftHSM token with good and bad keys, and the means to open it the way the service does."""
 
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ from signer import logs
 from signer.demo.stack import Token, provision
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
+from signer.hsm.journal import Journal
 from signer.hsm.keyring import HsmKeyRing, Limits
+from signer.hsm.latch import Latch
 from signer.metrics import Metrics
 
 GOOD_LABEL = "test-settlement-key"
@@ -34,11 +38,16 @@ class Opened:
 
     def discarded(self) -> float:
         """How many sessions were thrown away so far."""
-        family = next(iter(self.metrics.sessions_discarded.collect()))
+        family = next(iter(self.metrics.hsm.sessions_discarded.collect()))
         return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
 
 
 OpenKeyRing = Callable[..., Opened]
+
+
+def journal_of(metrics: Metrics) -> Journal:
+    """What the HSM edge tells, over the metrics of a test."""
+    return Journal(metrics.hsm, logs.get("test"), lambda: datetime.now(UTC))
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +57,7 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
     script = Path(__file__).with_name("wrong_keys.py")
     subprocess.run(
         [sys.executable, str(script), str(made.conf.parent), made.label],
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         check=True,
         timeout=60,
     )
@@ -70,19 +79,26 @@ def softhsm(token: Token, monkeypatch: pytest.MonkeyPatch) -> Token:
 
 
 @pytest.fixture
-def open_key_ring(softhsm: Token, pin: str) -> Iterator[OpenKeyRing]:
+def latch_file(tmp_path: Path) -> Path:
+    """Where the key ring remembers that a person must look."""
+    return tmp_path / "latch.json"
+
+
+@pytest.fixture
+def open_key_ring(softhsm: Token, pin: str, latch_file: Path) -> Iterator[OpenKeyRing]:
     """Open a key ring with the given specs; opening the next one closes it, since a process has one module."""
     with ExitStack() as stack:
 
         def open_one(*specs: KeySpec, sessions: int = 2, warm: bool = True, call_timeout_s: float = 30) -> Opened:
             ended = threading.Event()
             stack.close()
-            metrics, logger = Metrics(CollectorRegistry()), logs.get("test")
-            connection = Connection(softhsm.module, softhsm.label, lambda: pin, metrics, logger)
+            metrics = Metrics(CollectorRegistry())
+            journal = journal_of(metrics)
+            connection = Connection(softhsm.module, softhsm.label, lambda: pin, journal)
             stack.enter_context(closing(connection))
             wanted = specs or (spec(),)
             limits = Limits(sessions, call_timeout_s, ended.set)
-            key_ring = HsmKeyRing(connection, "signer-dev", wanted, limits, metrics, logger)
+            key_ring = HsmKeyRing(connection, "signer-dev", wanted, limits, Latch(latch_file), journal)
             stack.enter_context(closing(key_ring))
             if warm:
                 key_ring.warm_up(0)

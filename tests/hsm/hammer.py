@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -14,8 +15,10 @@ from signer.deadlines import Deadline
 from signer.hsm import cryptoki
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
+from signer.hsm.journal import Journal
 from signer.hsm.keyring import HsmKeyRing, Limits
-from signer.metrics import Metrics
+from signer.hsm.latch import Latch
+from signer.metrics import HsmMetrics
 from signer.ports import RawSignature, SignTask
 from signer.signatures import ALGORITHMS, verifies
 
@@ -27,11 +30,12 @@ def main(module_path: str, token: str, pin_file: str, label: str, total: str, lo
     if locking == "off":
         cryptoki._CKF_OS_LOCKING_OK = 0  # type: ignore[misc] # noqa: SLF001 - the guard is taken out on purpose
     pin = Path(pin_file).read_text(encoding="utf-8").strip()
-    metrics, logger = Metrics(CollectorRegistry()), logs.get("hammer")
-    with closing(Connection(Path(module_path), token, lambda: pin, metrics, logger)) as connection:
+    journal = Journal(HsmMetrics(CollectorRegistry()), logs.get("hammer"), lambda: datetime.now(UTC))
+    latch = Latch(Path(pin_file).with_name("hammer-latch.json"))
+    with closing(Connection(Path(module_path), token, lambda: pin, journal)) as connection:
         spec = KeySpec("hammer", label, None, frozenset())
         limits = Limits(THREADS, call_timeout_s=60, end_process=os.abort)
-        with closing(HsmKeyRing(connection, "hammer", [spec], limits, metrics, logger)) as key_ring:
+        with closing(HsmKeyRing(connection, "hammer", [spec], limits, latch, journal)) as key_ring:
             key_ring.warm_up(0)
             print(hammer(key_ring, int(total) // THREADS))  # noqa: T201
             sys.stdout.flush()

@@ -11,7 +11,7 @@ from tests.hsm.conftest import GOOD_LABEL, OpenKeyRing, spec
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        ("wrong-bits", "found 3072 bits, expected 2048"),
+        ("wrong-bits", "found key size 3072 bits, expected 2048 bits"),
         ("wrong-ec", "found key type EC, expected RSA"),
         ("wrong-extractable", "found EXTRACTABLE True, expected False"),
         ("wrong-not-sensitive", "found SENSITIVE False, expected True"),

@@ -65,6 +65,7 @@ def test_another_key_under_the_label_is_not_used_by_a_new_session(
     (answered,) = sign(opened)
     assert isinstance(answered, HsmUnavailableError)
     assert "no longer the key that was checked at start" in answered.message
+    assert opened.key_ring.problems()
 
 
 def test_a_session_that_gave_a_wrong_signature_is_not_used_again(open_key_ring: OpenKeyRing) -> None:
@@ -72,7 +73,7 @@ def test_a_session_that_gave_a_wrong_signature_is_not_used_again(open_key_ring: 
     opened = open_key_ring(sessions=1)
     (bad,) = sign(opened)
     assert isinstance(bad, RawSignature)
-    opened.key_ring.distrust(bad)
+    opened.key_ring.judge(bad, sound=False)
     assert bad.session_handle not in sessions_of(sign(opened, 20))
     assert opened.discarded() == 1
 

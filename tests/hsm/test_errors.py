@@ -8,10 +8,12 @@ import pkcs11
 import pytest
 
 from signer.demo.stack import Token
+from signer.hsm.breaker import Trouble
 from signer.hsm.errors import RULES, Fate, rule_for
 from signer.hsm.module import Module
 from tests.hsm.tap import answer, tapped
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "recovery.md"
 # PKCS#11 2.40 base specification, section 3.6 (CK_RV), without CKR_OK and CKR_VENDOR_DEFINED.
 SPECIFIED = """
 1 2 3 5 6 7 8 9 A 10 11 12 13 1B 20 21 30 31 32 40 41 50 51 54 60 62 63 64 65 66 67 68 69 6A 70 71 82 90 91 A0 A1 A2
@@ -59,7 +61,7 @@ def table() -> str:
 
 def test_the_documented_table_is_the_one_in_force() -> None:
     """docs/recovery.md holds the table as it stands in the code; on failure, this is what to put there."""
-    assert table() in (Path(__file__).parents[2] / "docs" / "recovery.md").read_text(encoding="utf-8"), table()
+    assert table() in DOCUMENT.read_text(encoding="utf-8"), table()
 
 
 def test_a_refused_login_is_final() -> None:
@@ -67,3 +69,10 @@ def test_a_refused_login_is_final() -> None:
     for rule in RULES.values():
         if "_PIN_" in rule.name:
             assert (rule.fate, rule.retry) == (Fate.FATAL, False)
+
+
+@pytest.mark.parametrize("trouble", Trouble)
+def test_each_reason_of_the_breaker_has_its_runbook_entry(trouble: Trouble) -> None:
+    """Who is paged finds what the log line names."""
+    entries = re.findall(r"^- \*\*`(\w+)`\*\*: ", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert trouble.value in entries

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from signer import logs
 from signer.deadlines import Deadline
 from signer.demo.stack import Token
 from signer.errors import HsmConfigurationError, HsmUnavailableError, LoginRefusedError
@@ -16,7 +15,7 @@ from signer.hsm.connection import Connection
 from signer.hsm.errors import Fate
 from signer.hsm.module import Module, crypto_user_of, handle_of
 from signer.metrics import Metrics
-from tests.hsm.conftest import OpenKeyRing
+from tests.hsm.conftest import OpenKeyRing, journal_of
 from tests.hsm.tap import CKR_CANT_LOCK, answer, log_out, once, tapped
 
 _CKR_GENERAL_ERROR = 0x005
@@ -58,7 +57,7 @@ def test_a_stumble_at_initialisation_is_tried_again(softhsm: Token) -> None:
 
 def connect(softhsm: Token, pin: str) -> Connection:
     """Open the connection with a PIN."""
-    return Connection(softhsm.module, softhsm.label, lambda: pin, Metrics(CollectorRegistry()), logs.get("test"))
+    return Connection(softhsm.module, softhsm.label, lambda: pin, journal_of(Metrics(CollectorRegistry())))
 
 
 def test_a_wrong_pin_is_tried_once(softhsm: Token) -> None:
@@ -73,9 +72,9 @@ def test_a_wrong_pin_is_tried_once(softhsm: Token) -> None:
 def test_a_pin_that_was_changed_meanwhile_is_tried_once(softhsm: Token, pin: str) -> None:
     """When the login is lost and the PIN is no longer right, one try is made; after it nobody asks the HSM again."""
     pins = [pin, "signer-dev:wrong-canary"]
-    metrics, logger = Metrics(CollectorRegistry()), logs.get("test")
+    journal = journal_of(Metrics(CollectorRegistry()))
     with tapped(softhsm.module) as tap:
-        with closing(Connection(softhsm.module, softhsm.label, lambda: pins.pop(0), metrics, logger)) as connection:
+        with closing(Connection(softhsm.module, softhsm.label, lambda: pins.pop(0), journal)) as connection:
             with connection.lend(Deadline.after(30)) as lent:
                 session = lent.module.open_session()
                 log_out(softhsm.module, handle_of(session))

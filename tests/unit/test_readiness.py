@@ -9,7 +9,7 @@ import pytest
 from signer import logs
 from signer.deadlines import Deadline
 from signer.errors import AuditUnavailableError, HsmUnavailableError, LedgerUnavailableError, SignerError
-from signer.ports import RawSignature, SignTask
+from signer.ports import AuditEntry, RawSignature, SignTask
 from signer.readiness import Readiness
 from tests.simulators import Simulation, simulate
 
@@ -80,8 +80,8 @@ def test_without_the_audit_log_it_is_not_ready(simulation: Simulation) -> None:
     assert readiness.problems() == ("key settlement: audit_unavailable: disk full",)
 
 
-def test_a_wrong_signature_makes_it_not_ready(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key whose signature does not verify has proven nothing."""
+def spoil(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every signature be wrong."""
     real = simulation.key_ring.sign
 
     def spoiled(
@@ -92,9 +92,64 @@ def test_a_wrong_signature_makes_it_not_ready(simulation: Simulation, monkeypatc
         return [RawSignature(answer.value[::-1], answer.key_handle, answer.session_handle, 0.0, 0.0)]
 
     monkeypatch.setattr(simulation.key_ring, "sign", spoiled)
+
+
+def test_a_wrong_signature_makes_it_not_ready(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key whose signature does not verify has proven nothing."""
+    spoil(simulation, monkeypatch)
     readiness = readiness_of(simulation)
     readiness.probe()
     assert "signature_invalid" in readiness.problems()[0]
+
+
+def incident() -> AuditEntry:
+    """What the HSM edge may have to tell."""
+    return AuditEntry("2028-03-08T12:00:00.000000Z", "hsm.breaker", "done", detail="open: error: CKR_DEVICE_ERROR")
+
+
+def test_what_happened_is_on_record_before_a_key_proves_itself(simulation: Simulation) -> None:
+    """The audit log has the incident first, then the probes, each once."""
+    readiness = readiness_of(simulation)
+    simulation.key_ring.incidents.append(incident())
+    readiness.probe()
+    readiness.probe()
+    assert [entry.operation for entry in simulation.audit.entries] == ["hsm.breaker", *["probe"] * 4]
+
+
+def test_while_an_incident_cannot_be_recorded_no_key_signs(simulation: Simulation) -> None:
+    """It is kept until the audit log takes it; not ready meanwhile."""
+    readiness = readiness_of(simulation)
+    simulation.key_ring.incidents.append(incident())
+    simulation.audit.fail_next(AuditUnavailableError("disk full"))
+    readiness.probe()
+    assert readiness.problems() == ("incidents: audit_unavailable: disk full",)
+    assert simulation.key_ring.signed == []
+    readiness.probe()
+    assert readiness.problems() == ()
+    assert simulation.audit.of("hsm.breaker") == [incident()]
+
+
+def test_what_happened_last_is_recorded_at_the_end(simulation: Simulation) -> None:
+    """An incident between the last look and the end is not lost."""
+    readiness = readiness_of(simulation)
+    readiness.probe()
+    simulation.key_ring.incidents.append(incident())
+    readiness.close()
+    assert simulation.audit.of("hsm.breaker") == [incident()]
+
+
+def test_every_wrong_signature_of_a_probe_is_told_and_recorded(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The HSM edge learns of it, the metric counts it, and each is a use of the key, with its session."""
+    spoil(simulation, monkeypatch)
+    readiness = readiness_of(simulation)
+    readiness.probe()
+    readiness.probe()
+    assert len(simulation.key_ring.distrusted) == 4
+    assert [entry.session_handle for entry in simulation.audit.of("probe")] == [11] * 4
+    labels = {"key": "settlement"}
+    assert simulation.metrics.registry.get_sample_value("signer_verification_failures_total", labels) == 2
 
 
 def test_what_was_proven_too_long_ago_does_not_count(simulation: Simulation) -> None:
