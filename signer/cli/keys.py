@@ -1,0 +1,49 @@
+"""`signer keys`: the signing keys as the HSM holds them."""
+
+import json
+from dataclasses import asdict
+from typing import Final
+
+import typer
+
+from signer import settings
+from signer.cli.printing import EXIT_NO, ConfigOption, Output, OutputOption, errors_to_exit, print_rows, printable
+
+app: Final = typer.Typer(help="The signing keys.", no_args_is_help=True)
+
+
+@app.command("list")
+def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """List the configured keys as the HSM holds them; every one has passed its checks."""
+    from signer import wiring
+
+    with errors_to_exit():
+        rows = [
+            {
+                "alias": key.alias,
+                "label": key.label,
+                "type": f"RSA-{key.public_key.key_size}",
+                "fingerprint": key.fingerprint,
+            }
+            for key in wiring.checked_keys(settings.load(config))
+        ]
+    print_rows(rows, ("alias", "label", "type", "fingerprint"), output)
+
+
+@app.command("attest")
+def keys_attest(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """Print every property of every key as the HSM tells it, beside what it should be; the JSON is for the auditor."""
+    from signer import wiring
+    from signer.hsm.attestation import rows
+
+    with errors_to_exit():
+        attestations = wiring.attest_keys(settings.load(config))
+    if output is Output.JSON:
+        typer.echo(json.dumps([asdict(attestation) for attestation in attestations], indent=2))
+    else:
+        for item in attestations:
+            told = f"{item.alias}: label {item.label}, token {item.token} (serial {item.token_serial}), "
+            typer.echo(printable(f"{told}Crypto User {item.crypto_user}, examined {item.examined_at}"))
+        print_rows(list(rows(attestations)), ("alias", "subject", "found", "expected", "verdict"), output)
+    if not all(attestation.compliant for attestation in attestations):
+        raise typer.Exit(EXIT_NO)
