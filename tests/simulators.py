@@ -42,6 +42,7 @@ class SimulatedKeyRing(Holdable):
         self._faults = Faults()
         self._lock = threading.Lock()
         self.distrusted: list[RawSignature] = []
+        self.trusted: list[RawSignature] = []
         self.incidents: list[AuditEntry] = []
         """What the next `take_incidents` gives."""
         self.signed: list[SignTask] = []
@@ -68,8 +69,7 @@ class SimulatedKeyRing(Holdable):
         return
 
     def judge(self, signature: RawSignature, *, sound: bool) -> None:
-        if not sound:
-            self.distrusted.append(signature)
+        (self.trusted if sound else self.distrusted).append(signature)
 
     def take_incidents(self) -> list[AuditEntry]:
         taken, self.incidents = self.incidents, []

@@ -188,6 +188,7 @@ def test_a_wrong_signature_never_leaves(simulation: Simulation, monkeypatch: pyt
     assert (entry.outcome, entry.error_code, entry.session_handle) == ("failed", "signature_invalid", 11)
     (family,) = simulation.metrics.verification_failures.collect()
     assert family.samples[0].value == 1
+    assert (len(simulation.key_ring.distrusted), len(simulation.key_ring.trusted)) == (1, 2)
 
 
 def test_a_batch_is_not_signed_once_one_of_it_is_refused(simulation: Simulation) -> None:
