@@ -165,21 +165,13 @@ class SessionPool:
                 session = self._idle.pop() if self._idle else None
             if session is None:
                 return None
-            if session.generation != generation:
-                self._discard_former(session, generation)
-            elif session.handle in self._distrusted:
+            if session.handle in self._distrusted:
                 self._distrusted.discard(session.handle)
                 self._discard(session, "distrusted")
-            else:
+            elif session.generation == generation:
                 return session
-
-    def _discard_former(self, session: SigningSession, generation: int) -> None:
-        # All at once: those at the bottom of the stack might not be lent for days.
-        with self._lock:
-            former = [session, *(idle for idle in self._idle if idle.generation != generation)]
-            self._idle = [idle for idle in self._idle if idle.generation == generation]
-        for each in former:
-            self._discard(each, "generation")
+            else:
+                self._discard(session, "generation")
 
     def _put_back_or_discard(self, session: SigningSession | None, reason: str | None) -> None:
         if session is None:

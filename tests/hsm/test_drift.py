@@ -42,6 +42,10 @@ def test_a_key_that_drifted_is_out_of_service(
     assert isinstance(answered, HsmUnavailableError)
     assert answered.message.startswith("out of service: key settlement")
     assert opened.key_ring.problems()
+    opened.key_ring.check_keys()
+    (told,) = opened.key_ring.take_incidents()
+    assert (told.operation, told.key_alias) == ("key.drifted", "settlement")
+    assert opened.metrics.registry.get_sample_value("signer_key_compliant", {"key": "settlement"}) == 0
 
 
 # python-pkcs11 ends a search on a dead session twice, and can only print the second refusal.
