@@ -41,6 +41,14 @@ demo: setup ## Sign a settlement batch, from queue to queue, and verify it.
 run: setup ## Keep the demo's stack up to play with.
 	@$(BIN)/signer demo --keep $(ARGS)
 
+.PHONY: drill
+drill: setup shim ## Let the HSM fail in every way under load, and prove that nothing is lost.
+	@$(BIN)/signer drill $(ARGS)
+
+.PHONY: soak
+soak: setup shim ## The same for 20 minutes, with a fault at random every 5 s.
+	@$(BIN)/signer drill --soak 20 $(ARGS)
+
 .PHONY: test
 test: setup shim ## Run the tests.
 	@$(BIN)/python -m pytest $(ARGS)

@@ -1,23 +1,19 @@
 """Runs the demo: in a directory of its own, and so that nothing of it is left behind when it is stopped."""
 
 import contextlib
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from signer.demo.fresh import make_fresh
 from signer.demo.processes import Program
 from signer.demo.stack import Stack, running_stack
 from signer.demo.story import Story
-from signer.errors import ConfigurationError
-
-_MARKER: Final = ".made-by-signer-demo"
 
 
 def run_demo(directory: Path, console: Console, *, keep: bool) -> bool:
@@ -25,7 +21,7 @@ def run_demo(directory: Path, console: Console, *, keep: bool) -> bool:
 
     Raises `ConfigurationError` if `directory` holds what no demo has made, and `KeyboardInterrupt` at SIGTERM.
     """
-    _make_fresh(directory)
+    make_fresh(directory, "demo")
     console.print("[dim]Starting an AWS emulator, a fresh SoftHSM token and a real `signer serve` …[/]")
     with _running_until_sigterm(directory) as (stack, service):
         story = Story(stack, console)
@@ -38,26 +34,6 @@ def run_demo(directory: Path, console: Console, *, keep: bool) -> bool:
     for name in ("signed-batch.json", "public-key.pem", "audit"):
         console.print(f"   [dim]{escape(str(directory / name))}[/]")
     return story.held
-
-
-def _make_fresh(directory: Path) -> None:
-    try:
-        if not _may_be_emptied(directory):
-            msg = f"{directory} was not made by this demo: remove it yourself, or give another --dir"
-            raise ConfigurationError(msg)
-        if directory.exists():
-            shutil.rmtree(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / _MARKER).touch()
-    except OSError as error:
-        msg = f"the directory {directory} cannot be made: {error.strerror}"
-        raise ConfigurationError(msg) from None
-
-
-def _may_be_emptied(directory: Path) -> bool:
-    if directory.is_symlink() or not directory.is_dir():
-        return not (directory.is_symlink() or directory.exists())
-    return (directory / _MARKER).is_file() or not any(directory.iterdir())
 
 
 @contextlib.contextmanager

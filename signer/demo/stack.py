@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from uuid import uuid4
 
 import boto3
 
@@ -16,13 +17,16 @@ from signer.demo.processes import Program, free_port
 from signer.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient  # a package of types only, absent at run time
+    # Packages of types only, absent at run time.
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
 KEY_LABEL: Final = "demo-settlement-key-2028"
 _QUEUES: Final = ("inbound", "outbound", "quarantine")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 # What the emulator wants to see; it checks none of it.
-_AWS: Final = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_REGION": "eu-central-1"}
+_REGION: Final = "eu-central-1"
+_AWS: Final = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_REGION": _REGION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,13 @@ def provision(home: Path, label: str = "signer-demo", keys: tuple[str, ...] = (K
 
 
 class Emulator:
-    """An AWS endpoint on loopback, with nothing but queues in it."""
+    """An AWS endpoint on loopback, with nothing in it but queues and buckets."""
 
     def __init__(self, directory: Path) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        bounds = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "sqs", "IOT_MTLS_ENABLED": "0"}
+        services = {"SERVICES": "sqs,s3,dynamodb", "IOT_MTLS_ENABLED": "0"}
+        bounds = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), **services}
         command = [sys.executable, "-m", "ministack"]
         self._program = Program(command, {**os.environ, **bounds}, directory / "emulator.log")
         try:
@@ -70,20 +75,25 @@ class Emulator:
         except BaseException:
             self._program.kill()
             raise
-        self.sqs: SQSClient = boto3.client(
-            "sqs",
-            endpoint_url=self.url,
-            region_name=_AWS["AWS_REGION"],
+        session = boto3.Session(
+            region_name=_REGION,
             aws_access_key_id=_AWS["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=_AWS["AWS_SECRET_ACCESS_KEY"],
         )
+        self.sqs: SQSClient = session.client("sqs", endpoint_url=self.url)
+        self.s3: S3Client = session.client("s3", endpoint_url=self.url)
 
     def create_queues(self, prefix: str) -> dict[str, str]:
         """Create the three queues and give their URLs by role."""
         return {role: self.sqs.create_queue(QueueName=f"{prefix}-{role}")["QueueUrl"] for role in _QUEUES}
 
+    def create_bucket(self, name: str) -> str:
+        """Create a bucket, and give its name."""
+        self.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": _REGION})
+        return name
+
     def close(self) -> None:
-        """End it; its queues are gone."""
+        """End it; its queues and buckets are gone."""
         self._program.terminate()
 
 
@@ -96,7 +106,9 @@ class Stack:
     def __init__(self, directory: Path, emulator: Emulator, token: Token) -> None:
         self.directory = directory
         self.sqs = emulator.sqs
+        self.s3 = emulator.s3
         self.queues = emulator.create_queues(f"settlement-{directory.name}")
+        self.bucket = emulator.create_bucket(f"payloads-{uuid4().hex}")
         self.http_url = f"http://127.0.0.1:{free_port()}"
         self.audit_directory = directory / "audit"
         self.config = directory / "signer.toml"
@@ -144,6 +156,11 @@ inbound_url = "{self.queues["inbound"]}"
 outbound_url = "{self.queues["outbound"]}"
 quarantine_url = "{self.queues["quarantine"]}"
 wait_s = 2
+
+[sqs.payloads]
+endpoint_url = "{endpoint_url}"
+bucket = "{self.bucket}"
+accept = ["{self.bucket}/inbound/"]
 
 [http]
 port = {self.http_url.rsplit(":", 1)[-1]}

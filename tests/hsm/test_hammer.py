@@ -1,5 +1,6 @@
 """Many threads on one module: sound with OS locking, and seen to break without it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ def hammer(token: Token, total: int, locking: str) -> subprocess.CompletedProces
     arguments = [token.module, token.label, token.pin_file, GOOD_LABEL, str(total), locking]
     return subprocess.run(
         [sys.executable, str(script), *map(str, arguments)],
-        env={**token.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, **token.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=240,

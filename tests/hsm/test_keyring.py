@@ -149,3 +149,21 @@ def test_read_write_sessions_only(open_key_ring: OpenKeyRing, softhsm: Token) ->
         open_key_ring(sessions=3)
     assert len(flags) == 5
     assert set(flags) == {0x2 | 0x4}
+
+
+def test_every_session_looks_its_keys_up_itself(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
+    """None signs by a handle that another one found: on CloudHSM it means nothing there, or another key."""
+    searched: list[int] = []
+
+    def look(real: object, session: int, *rest: object) -> int:
+        searched.append(session)
+        assert callable(real)
+        return int(real(session, *rest))
+
+    with tapped(softhsm.module) as tap:
+        key_ring = open_key_ring(sessions=4, warm=False).key_ring
+        tap.instead["C_FindObjectsInit"] = look
+        answers = key_ring.sign(tasks_for(key_ring.key("settlement"), 200), Deadline.after(60))
+    assert all(isinstance(answered, RawSignature) for answered in answers)
+    assert len(set(tap.sessions_signed)) > 1
+    assert sorted(set(tap.sessions_signed)) == sorted(searched)

@@ -5,10 +5,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from signer.demo.stack import Emulator, Stack, Token, provision
+from softhsm.shim.client import LIBRARY, Shim
+from tests.conftest import Preset
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,16 @@ def stack(tmp_path: Path, emulator: Emulator, service_token: Token) -> Stack:
     made = Stack(tmp_path, emulator, service_token)
     made.environment |= {"SIGNER_SQS__VISIBILITY_TIMEOUT_S": "5", "SIGNER_SQS__WAIT_S": "1"}
     return made
+
+
+@pytest.fixture
+def shim(stack: Stack, softhsm_module: Path, preset: Preset) -> Iterator[Shim]:
+    """The service's module fails when it is told to; it is like CloudHSM if the whole run is."""
+    with TemporaryDirectory(prefix="shim") as directory:  # a socket's path must be short
+        shim = Shim(Path(directory))
+        stack.environment |= shim.environment(softhsm_module, preset, latency=False)
+        stack.environment["SIGNER_HSM__MODULE"] = str(LIBRARY)
+        yield shim
 
 
 Demo = tuple[Path, subprocess.CompletedProcess[str]]

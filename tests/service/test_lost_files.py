@@ -1,33 +1,18 @@
 """The ledger or the audit log is taken away, while the service runs or between two runs: it never signs as if new."""
 
-import json
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from signer.demo.processes import Program
 from signer.demo.stack import Stack
+from tests.service.running import audit_records, ready, running, sign, until
 
 CONFIGURATION = 78
-PATIENCE_S = 30.0
-
-
-@contextmanager
-def running(stack: Stack) -> Iterator[Program]:
-    """Run the service for the block."""
-    service = stack.start()
-    try:
-        yield service
-    finally:
-        service.terminate()
 
 
 def refused_start(stack: Stack) -> str:
@@ -38,22 +23,6 @@ def refused_start(stack: Stack) -> str:
     return done.stderr
 
 
-def sign(stack: Stack, transaction_id: str, amount: str = "1.00") -> httpx.Response:
-    """Ask for one signature."""
-    body = {"key": "settlement", "transaction_id": transaction_id, "message": {"amount": amount}}
-    return httpx.post(f"{stack.http_url}/v1/sign", json=body, timeout=30)
-
-
-def becomes_unready(stack: Stack) -> bool:
-    """Wait until the service says that it is not ready."""
-    until_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until_s:
-        if httpx.get(f"{stack.http_url}/readyz").status_code == 503:
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def starts(stack: Stack) -> list[dict[str, Any]]:
     """The records of starts."""
     return audited(stack, "service.start")
@@ -61,8 +30,7 @@ def starts(stack: Stack) -> list[dict[str, Any]]:
 
 def audited(stack: Stack, operation: str) -> list[dict[str, Any]]:
     """The records of one operation."""
-    lines = [line for file in sorted(stack.audit_directory.glob("*.jsonl")) for line in file.read_text().splitlines()]
-    return [record for record in map(json.loads, lines) if record["operation"] == operation]
+    return [record for record in audit_records(stack) if record["operation"] == operation]
 
 
 def ledger_files(stack: Stack) -> list[Path]:
@@ -91,7 +59,7 @@ def test_an_audit_log_that_is_taken_away_stops_the_signing(stack: Stack, lose: C
         for _ in range(3):
             answer = sign(stack, "AFTER")
             assert (answer.status_code, answer.json()["code"]) == (503, "audit_unavailable")
-        assert becomes_unready(stack)
+        until(lambda: not ready(stack), "not ready")
     for _ in range(2):
         assert refused_start(stack).startswith(("audit_broken: ", "configuration: the audit log "))
 
@@ -144,7 +112,7 @@ def test_a_ledger_that_is_taken_away_stops_the_signing(stack: Stack) -> None:
         for _ in range(2):
             answer = sign(stack, "AFTER")
             assert (answer.status_code, answer.json()["code"]) == (503, "ledger_unavailable")
-        assert becomes_unready(stack)
+        until(lambda: not ready(stack), "not ready")
     assert "ledger.accept_new" in refused_start(stack)
 
 

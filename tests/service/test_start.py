@@ -7,18 +7,15 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import httpx
 import pytest
 
-from signer.demo.processes import Program
 from signer.demo.stack import Stack
+from tests.service.running import ready, running, sign, until
 
 CONFIGURATION = 78
-PATIENCE_S = 30.0
-TRANSACTION = {"key": "settlement", "message": {"amount": "1.00"}}
 
 
 def run(stack: Stack, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,24 +28,6 @@ def run(stack: Stack, *arguments: str, **environment: str) -> subprocess.Complet
         check=False,
         timeout=60,
     )
-
-
-@contextmanager
-def running(stack: Stack) -> Iterator[Program]:
-    """Run the service for the block."""
-    service = stack.start()
-    try:
-        yield service
-    finally:
-        service.terminate()
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    """Wait until something is true."""
-    until_s = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < until_s, f"never: {what}"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +148,6 @@ def test_anchors_are_taken_in_either_case_and_must_agree(stack: Stack) -> None:
     assert verify_audit(stack, f"1:{HASH}", f"1:{'cd' * 32}").returncode == 65
 
 
-def sign(stack: Stack, transaction_id: str) -> httpx.Response:
-    """Ask for one signature."""
-    return httpx.post(f"{stack.http_url}/v1/sign", json={**TRANSACTION, "transaction_id": transaction_id}, timeout=30)
-
-
 def test_a_full_disk_releases_nothing_and_heals(stack: Stack) -> None:
     """With no byte to write, a request gets 503 and no signature, the service is not ready; with space it is again."""
     stack.environment["SIGNER_READINESS_INTERVAL_S"] = "0.5"
@@ -183,10 +157,10 @@ def test_a_full_disk_releases_nothing_and_heals(stack: Stack) -> None:
         refused = sign(stack, "DURING")
         assert refused.status_code == 503
         assert "signature" not in refused.json()
-        until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 503, "not ready")
+        until(lambda: not ready(stack), "not ready")
         assert httpx.get(f"{stack.http_url}/livez").status_code == 200
         resource.prlimit(service.pid, resource.RLIMIT_FSIZE, unlimited)
-        until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 200, "ready again")
+        until(lambda: ready(stack), "ready again")
         assert sign(stack, "DURING").status_code == 200
         assert service.terminate() == 0
     done = subprocess.run(
@@ -201,10 +175,10 @@ def test_a_locked_ledger_makes_it_not_ready_until_it_is_free(stack: Stack) -> No
     with running(stack):
         with closing(sqlite3.connect(stack.directory / "ledger.sqlite3", isolation_level=None)) as holder:
             holder.execute("BEGIN EXCLUSIVE")
-            until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 503, "not ready")
+            until(lambda: not ready(stack), "not ready")
             assert "ledger" in httpx.get(f"{stack.http_url}/readyz").text
             holder.execute("ROLLBACK")
-        until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 200, "ready again")
+        until(lambda: ready(stack), "ready again")
         assert sign(stack, "AFTER").status_code == 200
 
 
@@ -213,7 +187,7 @@ def test_a_batch_waits_while_the_service_cannot_sign(stack: Stack) -> None:
     stack.environment["SIGNER_READINESS_INTERVAL_S"] = "0.5"
     with running(stack) as service:
         unlimited = resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-        until(lambda: httpx.get(f"{stack.http_url}/readyz").status_code == 503, "not ready")
+        until(lambda: not ready(stack), "not ready")
         time.sleep(1.5)  # the poll that was under way when readiness went may still bring a message
         batch = {
             "schema": "settlement-batch/1",

@@ -1,18 +1,9 @@
 """The HSM gives wrong signatures: none leaves, nothing is signed after the second, and a person brings it back."""
 
-import httpx
-
 from signer.demo.stack import Stack
 from softhsm.shim.client import Shim
-from tests.service.test_crash import audit_records
-from tests.service.test_hsm_outage import ready, shim, until  # noqa: F401 - a fixture
-from tests.service.test_start import run, running
-
-
-def sign(stack: Stack, transaction_id: str) -> httpx.Response:
-    """Ask for a signature."""
-    body = {"key": "settlement", "transaction_id": transaction_id, "message": {"amount": "1.00"}}
-    return httpx.post(f"{stack.http_url}/v1/sign", json=body, timeout=60)
+from tests.service.running import audit_records, ready, running, sign, until
+from tests.service.test_start import run
 
 
 def clear(stack: Stack) -> None:
@@ -21,7 +12,7 @@ def clear(stack: Stack) -> None:
     assert (done.returncode, "two signatures in a row did not verify" in done.stdout) == (0, True), done.stderr
 
 
-def test_after_two_wrong_signatures_a_person_has_to_clear_it(stack: Stack, shim: Shim) -> None:  # noqa: F811
+def test_after_two_wrong_signatures_a_person_has_to_clear_it(stack: Stack, shim: Shim) -> None:
     """Both are withheld; a restart changes nothing; once cleared, it signs the same transaction; all is on record."""
     assert run(stack, "hsm", "clear", "--by", "ada", "--reason", "looked").returncode == 1
     with running(stack):

@@ -1,0 +1,49 @@
+"""What the run is over (`--preset`), how long its outage lasts (`--outage`), and what it measured."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import pytest
+
+from softhsm.provision import find_module
+from softhsm.shim.client import LIBRARY, Shim
+
+Preset = Literal["cloudhsm"] | None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--preset", choices=["none", "cloudhsm"], default="none", help="what SoftHSM is to be like")
+    parser.addoption("--outage", type=float, default=6, metavar="S", help="how long the HSM is away in its long outage")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"preset: {config.getoption('preset')}"
+
+
+@pytest.fixture(scope="session")
+def softhsm_module() -> Path:
+    """SoftHSM itself, whatever stands before it in this run."""
+    return find_module()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preset(request: pytest.FixtureRequest) -> Iterator[Preset]:
+    """Put the shim where everybody looks for SoftHSM, if the run is over a preset: in this process and its children."""
+    if request.config.getoption("preset") == "none":
+        yield None
+        return
+    module: Path = request.getfixturevalue("softhsm_module")  # found before the shim stands before it
+    with TemporaryDirectory(prefix="shim") as directory, pytest.MonkeyPatch.context() as patch:
+        environment = Shim(Path(directory)).environment(module, "cloudhsm", latency=False)
+        for name, value in {**environment, "SOFTHSM2_MODULE": str(LIBRARY)}.items():
+            patch.setenv(name, value)
+        yield "cloudhsm"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what tests have measured by `record_property`: nobody sees what a test prints that passes."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.line(f"measured: {report.nodeid.rpartition('::')[2]}: {name} = {value}")
