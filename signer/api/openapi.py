@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from signer.api import idempotency
 from signer.api.body import MEDIA_TYPE
 from signer.api.keys import JWK_MEDIA_TYPE, PEM_MEDIA_TYPE
 from signer.api.problems import PROBLEM_MEDIA_TYPE
@@ -14,11 +15,11 @@ from signer.signatures import ALGORITHMS, DEFAULT_ALGORITHM
 
 
 class SignAnswer(BaseModel):
-    """A released signature."""
+    """A released signature; the same to the last byte whenever the same transaction is asked for again."""
 
-    transaction_id: str
+    transaction_id: str | None = None
+    """Absent where the request named none."""
     signature: Signature
-    replayed: bool
 
 
 class AlgorithmAnswer(BaseModel):
@@ -72,13 +73,30 @@ def _example(**content: Any) -> dict[str, Any]:
 
 
 _IDENTIFIER: Final = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"}
+_TRANSACTION_ID: Final = (
+    "Signed once: for ever bound to what it signed first. A key may be set to do without; `Idempotency-Key` then makes "
+    "a request one that can be sent again."
+)
+_IDEMPOTENCY_KEY: Final = {
+    "name": idempotency.HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Stands in for a `transaction_id` that is not given; each caller has its own.",
+    "schema": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,128}$"},
+}
+_REPLAYED: Final = {
+    idempotency.REPLAYED_HEADER: {
+        "description": "`true` where the signature was made for an earlier request.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
 _SIGN_REQUEST: Final[Mapping[str, Any]] = {
     "type": "object",
-    "required": ["key", "transaction_id"],
+    "required": ["key"],
     "additionalProperties": False,
     "properties": {
         "key": {**_IDENTIFIER, "description": "The key's alias."},
-        "transaction_id": {**_IDENTIFIER, "description": "Signed once: for ever bound to what it signed first."},
+        "transaction_id": {**_IDENTIFIER, "description": _TRANSACTION_ID},
         "algorithm": {"type": "string", "enum": list(ALGORITHMS), "default": DEFAULT_ALGORITHM.name},
         "message": {"type": ["object", "array"], "description": "JSON; its RFC 8785 form is signed."},
         "payload": {"type": "string", "contentEncoding": "base64", "minLength": 4},
@@ -95,12 +113,16 @@ _SIGN_EXAMPLES: Final = {
 SIGN: Final[dict[str, Any]] = {
     "operation_id": "sign",
     "summary": "Sign one transaction",
-    "responses": {200: {"model": SignAnswer}, **_problems(400, 403, 404, 408, 409, 413, 415, 421, 500, 502, 503, 504)},
+    "responses": {
+        200: {"model": SignAnswer, "headers": _REPLAYED},
+        **_problems(400, 403, 404, 408, 409, 413, 415, 421, 500, 502, 503, 504),
+    },
     "openapi_extra": {
+        "parameters": [_IDEMPOTENCY_KEY],
         "requestBody": {
             "required": True,
             "content": {MEDIA_TYPE: {"schema": _SIGN_REQUEST, "examples": _SIGN_EXAMPLES}},
-        }
+        },
     },
 }
 LIST_KEYS: Final[dict[str, Any]] = {

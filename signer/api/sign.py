@@ -16,6 +16,7 @@ from signer import strict_json
 from signer.api.admission import Admission
 from signer.api.body import MEDIA_TYPE, read_json_body
 from signer.api.frame import REQUEST_ID_HEADER, request_id_of
+from signer.api.idempotency import HEADER, REPLAYED_HEADER, stand_in_id
 from signer.api.keys import keys_by_alias
 from signer.api.problems import Problem
 from signer.deadlines import Deadline
@@ -44,6 +45,8 @@ class _Exchange:
     deadline: Deadline
     watch: Stopwatch
     arrived_s: float = field(default_factory=time.perf_counter)
+    stand_in_id: str = ""
+    """What the ledger knows the request by if it names no transaction."""
     wanted: SigningRequest | None = None
     signed: Signed | None = None
 
@@ -70,6 +73,7 @@ class SignEndpoint:
         """Sign one transaction; the same transaction again gets the same signature again."""
         exchange = self._exchange(request)
         try:
+            exchange.stand_in_id = stand_in_id(request.headers.getlist(HEADER), LOOPBACK_CALLER)
             with self._admission.admit():
                 answer = await self._answer(request, exchange)
         except SignerError as error:
@@ -78,7 +82,9 @@ class SignEndpoint:
             return self._refuse(exchange, UnavailableError("the service is shutting down"))
         self._metrics.last_success.labels(ENTRANCE).set_to_current_time()
         self._log(logging.INFO, "request.signed", exchange, status=int(HTTPStatus.OK))
-        return Response(answer, media_type=MEDIA_TYPE)
+        # Beside the body, which is the same to the last byte whenever it is asked for.
+        replayed = exchange.signed is not None and exchange.signed.replayed
+        return Response(answer, headers={REPLAYED_HEADER: "true"} if replayed else None, media_type=MEDIA_TYPE)
 
     def close(self) -> None:
         """Take no more work."""
@@ -102,18 +108,13 @@ class SignEndpoint:
         """Do all that takes time: on a thread, since on the event loop it would keep everyone else waiting."""
         exchange.watch.add("admission", time.perf_counter() - exchange.arrived_s)
         exchange.deadline.check()
-        exchange.wanted = parse_request(body)
+        exchange.wanted = parse_request(body, exchange.stand_in_id)
         (outcome,) = self._service.sign_many([exchange.wanted], exchange.origin, exchange.deadline, exchange.watch)
         if isinstance(outcome, Refused):
             raise outcome.error
         exchange.signed = outcome
-        return strict_json.dumps(
-            {
-                "transaction_id": exchange.wanted.transaction_id,
-                "signature": outcome.signature.to_message(),
-                "replayed": outcome.replayed,
-            }
-        )
+        named = {"transaction_id": exchange.wanted.transaction_id} if exchange.wanted.names_transaction else {}
+        return strict_json.dumps({**named, "signature": outcome.signature.to_message()})
 
     def _refuse(self, exchange: _Exchange, error: SignerError) -> Response:
         problem = Problem.of(error)

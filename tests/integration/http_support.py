@@ -155,11 +155,15 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def running(
-    *, signing_timeout_s: float = PATIENCE_S, drain_timeout_s: float = PATIENCE_S, **settings: Any
+    *,
+    signing_timeout_s: float = PATIENCE_S,
+    drain_timeout_s: float = PATIENCE_S,
+    require_transaction_id: bool = True,
+    **settings: Any,
 ) -> Iterator[Entrance]:
     """Run the entrance for the block."""
     http_settings = HttpSettings(port=0, **settings)
-    simulation = simulate(CALLERS)
+    simulation = simulate(CALLERS, require_transaction_id=require_transaction_id)
     key_ring, audit, metrics = ObservedKeyRing(*CALLERS), simulation.audit, simulation.metrics
     simulation = replace(simulation, key_ring=key_ring)
     with ExitStack() as closing, captured_log() as log:

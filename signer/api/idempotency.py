@@ -1,0 +1,30 @@
+"""What the ledger calls a request that names no transaction: after its `Idempotency-Key`, or after nothing."""
+
+import hashlib
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+from signer.errors import InvalidInputError
+
+HEADER: Final = "Idempotency-Key"
+REPLAYED_HEADER: Final = "Idempotency-Replayed"
+# A string of RFC 8941 (draft-ietf-httpapi-idempotency-key-header); or, as most clients send it, without quotes.
+_KEY: Final = re.compile(r'"([!#-\[\]-~]{1,128})"|([!#-\[\]-~]{1,128})')
+
+
+def stand_in_id(values: Sequence[str], caller: str) -> str:
+    """Give an id that no caller can name as a transaction (it begins with `~`).
+
+    The same for each request of `caller` with the same `Idempotency-Key` (the header's `values`), and never the same
+    without one. Raises `InvalidInputError`.
+    """
+    if not values:
+        return f"~once:{uuid.uuid4().hex}"
+    match = _KEY.fullmatch(values[0].strip()) if len(values) == 1 else None
+    if match is None:
+        msg = f"{HEADER} is not one string of 1 to 128 visible ASCII characters without quotes and backslashes"
+        raise InvalidInputError(msg)
+    # Hashed with its caller: what a client makes up is neither stored nor shared between clients.
+    return "~key:" + hashlib.sha256(f"{caller}\n{match[1] or match[2]}".encode()).hexdigest()
