@@ -14,6 +14,7 @@ Result = TypeVar("Result")
 
 # So many full groups may wait before the next submission is refused at once.
 _QUEUED_GROUPS: Final = 8
+_POSTED_GROUPS: Final = 10 * _QUEUED_GROUPS
 
 
 class _Submission(Generic[Item, Result]):
@@ -88,10 +89,14 @@ class GroupCommit(Generic[Item, Result]):
         return submission.results
 
     def post(self, items: Sequence[Item]) -> None:
-        """Queue items behind all that was submitted before, without waiting; if they are lost, nobody is told."""
+        """Queue items behind all that was submitted before, without waiting; if they are lost, nobody is told.
+
+        There is room for ten times as much as may be submitted: it undoes what was submitted, so it must not be
+        refused because so much is.
+        """
         if items:
             with suppress(UnavailableError):
-                self._enqueue(items)
+                self._enqueue(items, _POSTED_GROUPS)
 
     def close(self) -> bool:
         """Finish what is queued and refuse what comes after; False if the writer still hangs in a commit then."""
@@ -101,13 +106,13 @@ class GroupCommit(Generic[Item, Result]):
         self._writer.join(self._timeout_s)
         return not self._writer.is_alive()
 
-    def _enqueue(self, items: Sequence[Item]) -> _Submission[Item, Result]:
+    def _enqueue(self, items: Sequence[Item], groups: int = _QUEUED_GROUPS) -> _Submission[Item, Result]:
         submission: _Submission[Item, Result] = _Submission(items)
         with self._changed:
             if self._closing:
                 msg = f"the {self._store} store is closed"
                 raise self._unavailable(msg)
-            if self._queue and self._queued_items + len(items) > _QUEUED_GROUPS * self._max_items:
+            if self._queue and self._queued_items + len(items) > groups * self._max_items:
                 msg = f"too much waits for the {self._store} store already"
                 raise self._unavailable(msg)
             self._queue.append(submission)

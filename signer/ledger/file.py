@@ -4,10 +4,19 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from signer.errors import ConfigurationError, LedgerUnavailableError
 
 _Identity = list[tuple[int, int]]
+
+_PRAGMAS: Final = (
+    "synchronous = FULL",
+    # Pages: a commit copies none into the database, `tidying` does; this is for when it cannot keep up.
+    "wal_autocheckpoint = 16384",
+    # Of 1,024 bytes: the inner pages of an index over millions of names, and the pages of the last few commits.
+    "cache_size = -65536",
+)
 
 
 class Place:
@@ -55,7 +64,8 @@ def connect(path: Path, timeout_s: float, *, may_be_new: bool) -> sqlite3.Connec
     connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
     try:
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        connection.execute("PRAGMA synchronous = FULL")
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
     except sqlite3.Error:
         connection.close()
         raise

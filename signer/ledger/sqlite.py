@@ -5,73 +5,21 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
-from signer.errors import (
-    ClaimInProgressError,
-    ClaimLostError,
-    ConfigurationError,
-    ConflictError,
-    LedgerUnavailableError,
-    SignerError,
-)
+from signer import failpoints
+from signer.errors import ClaimLostError, LedgerUnavailableError, SignerError
 from signer.group_commit import GroupCommit
+from signer.ledger import schema
+from signer.ledger.claims import Claims
 from signer.ledger.file import Place, connect, faults_named, refuse_new, transaction
+from signer.ledger.record import Holder, this_process
+from signer.ledger.tidying import Tidying
 from signer.metrics import Metrics
 from signer.ports import Claim, Claimed, Signature
 from signer.private_files import lock_exclusively, make_private_directory
-
-_SCHEMA_VERSION: Final = 1
-# A rowid table: rows grow when they are completed, and in a WITHOUT ROWID tree that splits pages all over the file
-# (a million rows, random ids: 125 ms instead of 7 for completing a batch of 500).
-_SCHEMA: Final = (
-    "CREATE TABLE openings (number INTEGER PRIMARY KEY, opened_at REAL NOT NULL) STRICT",
-    """
-    CREATE TABLE claims (
-        key_alias TEXT NOT NULL,
-        transaction_id TEXT NOT NULL,
-        digest BLOB NOT NULL,
-        algorithm TEXT NOT NULL,
-        token TEXT NOT NULL,
-        opening INTEGER NOT NULL,
-        claimed_at REAL NOT NULL,
-        lease_expires_at REAL NOT NULL,
-        signature TEXT,
-        completed_at REAL,
-        PRIMARY KEY (key_alias, transaction_id)
-    ) STRICT
-    """,
-    f"PRAGMA user_version = {_SCHEMA_VERSION}",
-)
-
-# The whole rule: the digest of a row never changes; a claim is taken over only for the same digest and algorithm, while
-# there is no signature, and after its lease. The file is held by one process at a time, so the leases of an earlier
-# opening belong to nobody.
-_BIND: Final = """
-    INSERT INTO claims (key_alias, transaction_id, digest, algorithm, token, opening, claimed_at, lease_expires_at)
-    VALUES (:key_alias, :transaction_id, :digest, :algorithm, :token, :opening, :now, :lease_expires_at)
-    ON CONFLICT (key_alias, transaction_id) DO NOTHING
-"""
-_TAKE_OVER: Final = """
-    UPDATE claims SET token = :token, opening = :opening, claimed_at = :now, lease_expires_at = :lease_expires_at
-    WHERE key_alias = :key_alias AND transaction_id = :transaction_id AND signature IS NULL
-        AND digest = :digest AND algorithm = :algorithm AND (lease_expires_at <= :now OR opening <> :opening)
-"""
-_FIND: Final = "SELECT digest, algorithm, signature FROM claims WHERE key_alias = ? AND transaction_id = ?"
-_COMPLETE: Final = """
-    UPDATE claims SET signature = ?, completed_at = ?
-    WHERE key_alias = ? AND transaction_id = ? AND token = ? AND signature IS NULL
-"""
-_RELEASE: Final = """
-    UPDATE claims SET lease_expires_at = 0
-    WHERE key_alias = ? AND transaction_id = ? AND token = ? AND signature IS NULL
-"""
-# Only for a claim that bound its transaction: with its own token still there, nobody else ever worked on the row.
-_WITHDRAW: Final = """
-    DELETE FROM claims WHERE key_alias = ? AND transaction_id = ? AND token = ? AND signature IS NULL
-"""
+from signer.settings import LedgerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,44 +43,54 @@ class _Withdraw:
     claimed: Claimed
 
 
-_Change = _Take | _Complete | _Release | _Withdraw
+@dataclass(frozen=True, slots=True)
+class _Tidy:
+    pass
+
+
+_Change = _Take | _Complete | _Release | _Withdraw | _Tidy
 _Answer = Claimed | Signature | SignerError | None
 
 
 class SqliteLedger:
     """A `SignOnceLedger` in the file `path`, which this process alone may hold.
 
-    `lease_s` is how long a claim keeps others away; `wall_clock` gives Unix seconds. Raises `AlreadyRunningError`,
-    `ConfigurationError` for a file of another kind or schema, or a new one unless it `may_be_new`,
-    `LedgerUnavailableError`. When the file is taken away, claims and results are refused for good.
+    `wall_clock` gives Unix seconds. Raises `AlreadyRunningError`, `ConfigurationError` for a file of another kind or
+    schema, or a new one unless it `may_be_new`, `LedgerUnavailableError`. When the file is taken away, claims and
+    results are refused for good.
     """
 
     def __init__(
         self,
         path: Path,
-        lease_s: float,
-        commit_timeout_s: float,
+        settings: LedgerSettings,
         metrics: Metrics,
         wall_clock: Callable[[], float],
         *,
         may_be_new: bool = True,
     ) -> None:
         self._path = path
-        self._lease_s = lease_s
+        self._lease_s = settings.lease_s
         self._wall_clock = wall_clock
         with ExitStack() as stack, faults_named(path):
             make_private_directory(path.parent)
             lock = lock_exclusively(path.with_name(path.name + ".lock"), f"the ledger {path}")
             stack.callback(os.close, lock)
-            self._connection = connect(path, commit_timeout_s, may_be_new=may_be_new)
+            self._connection = connect(path, settings.commit_timeout_s, may_be_new=may_be_new)
             stack.callback(self._connection.close)
-            self._is_new = False
-            self._opening = self._register_opening(may_be_new=may_be_new)
+            with transaction(self._connection):
+                self._is_new = schema.version_of(self._connection) == 0
+                if self._is_new and not may_be_new:
+                    raise refuse_new(path)
+                schema.bring_up(self._connection)
+                self._claims = Claims(self._connection, self._register_opening())
             self._place = Place(path)
+            self._commits: GroupCommit[_Change, _Answer] = GroupCommit(
+                "ledger", self._commit, LedgerUnavailableError, settings.commit_timeout_s, metrics
+            )
+            self._tidying = Tidying(path, self._claims, settings.retention_s, self._ask_for_a_bite, wall_clock())
+            stack.callback(self._tidying.close)
             self._resources = stack.pop_all()
-        self._commits: GroupCommit[_Change, _Answer] = GroupCommit(
-            "ledger", self._commit, LedgerUnavailableError, commit_timeout_s, metrics
-        )
 
     @property
     def healthy(self) -> bool:
@@ -154,8 +112,7 @@ class SqliteLedger:
 
     def claim(self, claims: Sequence[Claim]) -> list[Claimed | Signature | SignerError]:
         """Bind every claim in one durable commit; see `SignOnceLedger`."""
-        token = secrets.token_hex(16)
-        wanted = [Claimed(claim, token) for claim in claims]
+        wanted = [Claimed(claim, secrets.token_hex(16)) for claim in claims]
         try:
             answers = self._commits.submit([_Take(claimed) for claimed in wanted])
         except LedgerUnavailableError:
@@ -182,64 +139,52 @@ class SqliteLedger:
         if self._commits.close():
             self._resources.close()
 
-    def _register_opening(self, *, may_be_new: bool) -> int | None:
-        """Give this opening the number that its claims carry, in a new or a known file."""
-        with transaction(self._connection):
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            self._is_new = version == 0
-            if self._is_new and not may_be_new:
-                raise refuse_new(self._path)
-            if self._is_new:
-                for statement in _SCHEMA:
-                    self._connection.execute(statement)
-            elif version != _SCHEMA_VERSION:
-                msg = f"the ledger has schema {version}, this version of the signer knows {_SCHEMA_VERSION}"
-                raise ConfigurationError(msg)
-            insert = "INSERT INTO openings (opened_at) VALUES (?)"
-            return self._connection.execute(insert, (self._wall_clock(),)).lastrowid
+    def _register_opening(self) -> int:
+        """Give this opening the number that its claims carry."""
+        insert = "INSERT INTO openings (opened_at, owner) VALUES (?, ?) RETURNING number"
+        (number,) = self._connection.execute(insert, (self._wall_clock(), this_process())).fetchone()
+        return int(number)
 
     def _commit(self, changes: list[_Change]) -> list[_Answer]:
         with faults_named(self._path):
             self._place.require()
             now = self._wall_clock()
+            self._tidying.begin(now)
             with transaction(self._connection):
                 answers = [self._apply(change, now) for change in changes]
+                failpoints.reach("ledger_writing")
             # Once more: what was committed into a file that lost its name meanwhile, the next process does not find.
             self._place.require()
+        self._tidying.bound(sum(isinstance(answer, Claimed) and answer.is_first for answer in answers))
         return answers
+
+    def _ask_for_a_bite(self) -> None:
+        self._commits.post([_Tidy()])
 
     def _apply(self, change: _Change, now: float) -> _Answer:
         match change:
             case _Take(wanted):
                 return self._take(wanted, now)
             case _Complete(claimed, signature):
-                if self._update_owned(_COMPLETE, (signature, now), claimed):
+                if self._claims.complete(claimed, signature, now):
                     return None
                 return ClaimLostError("another owner took this transaction over, or its signature is kept already")
             case _Release(claimed):
-                self._update_owned(_RELEASE, (), claimed)
-                return None
+                self._claims.release(claimed)
             case _Withdraw(claimed):
-                self._update_owned(_WITHDRAW, (), claimed)
-                return None
+                self._claims.withdraw(claimed)
+            case _Tidy():
+                self._tidying.bite()
+        return None
 
     def _take(self, wanted: Claimed, now: float) -> _Answer:
-        claim = wanted.claim
-        row = asdict(claim) | {"token": wanted.token, "opening": self._opening}
-        row |= {"now": now, "lease_expires_at": now + self._lease_s}
-        if self._connection.execute(_BIND, row).rowcount:
+        lease_expires_at = now + self._lease_s
+        if self._claims.bind(wanted.claim, wanted.token, now, lease_expires_at):
             return replace(wanted, is_first=True)
-        if self._connection.execute(_TAKE_OVER, row).rowcount:
+        record = self._claims.find(wanted.claim)
+        answer = record.answer_to(wanted, now)
+        if answer is None:
+            holder = Holder(wanted.token, this_process(), now)
+            self._claims.take_over(record.taken_over_by(holder, lease_expires_at), record.holder.token)
             return wanted
-        key = (claim.key_alias, claim.transaction_id)
-        digest, algorithm, signature = self._connection.execute(_FIND, key).fetchone()
-        if (digest, algorithm) != (claim.digest, claim.algorithm):
-            return ConflictError("this transaction is bound to another digest or algorithm")
-        if signature is not None:
-            return Signature.from_message(json.loads(signature))
-        return ClaimInProgressError("another request is signing this transaction now")
-
-    def _update_owned(self, statement: str, values: tuple[object, ...], claimed: Claimed) -> bool:
-        claim = claimed.claim
-        parameters = (*values, claim.key_alias, claim.transaction_id, claimed.token)
-        return self._connection.execute(statement, parameters).rowcount == 1
+        return answer

@@ -22,8 +22,10 @@ from signer.audit.segments import ChainDirectory
 from signer.ledger.sqlite import SqliteLedger
 from signer.metrics import Metrics
 from signer.ports import AuditEntry, Claim, Signature
+from signer.settings import LedgerSettings
 
 PATIENCE_S = 20.0
+LEASE_S = 120
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2028, 3, 8, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -72,7 +74,8 @@ def new_ledger(
     timeout_s: float = PATIENCE_S,
     metrics: Metrics | None = None,
 ) -> SqliteLedger:
-    return SqliteLedger(path, 120, timeout_s, metrics or new_metrics(), wall_clock)
+    settings = LedgerSettings(path=path, lease_s=LEASE_S, commit_timeout_s=timeout_s)
+    return SqliteLedger(path, settings, metrics or new_metrics(), wall_clock)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -200,8 +200,19 @@ def test_the_queue_is_bounded(new_device: NewDevice) -> None:
             device.group.post([number, number])
         with pytest.raises(LedgerUnavailableError, match="too much waits"):
             device.group.submit([99])
+    assert device.group.close()
+    assert all(99 not in commit for commit in device.commits)
+
+
+def test_what_undoes_a_submission_still_finds_room(new_device: NewDevice) -> None:
+    """A queue too full for another submission takes ten times as much of what is posted, and then no more."""
+    device = new_device(max_items=2)
+    with device.held():
+        for number in range(80):
+            device.group.post([number, number])
         device.group.post([99])
     assert device.group.close()
+    assert sum(map(len, device.commits)) == 161
     assert all(99 not in commit for commit in device.commits)
 
 

@@ -11,7 +11,8 @@ import pytest
 from signer.errors import ConfigurationError, ConflictError, LedgerUnavailableError
 from signer.ledger.sqlite import SqliteLedger
 from signer.ports import Claimed
-from tests.unit.stores import PATIENCE_S, claim, new_ledger, new_metrics
+from signer.settings import LedgerSettings
+from tests.unit.stores import claim, new_ledger, new_metrics
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_a_file_taken_away_during_a_commit_grants_nothing(path: Path) -> None:
 
 
 def not_new(path: Path) -> SqliteLedger:
-    return SqliteLedger(path, 120, PATIENCE_S, new_metrics(), lambda: 0.0, may_be_new=False)
+    return SqliteLedger(path, LedgerSettings(path=path), new_metrics(), lambda: 0.0, may_be_new=False)
 
 
 def test_a_ledger_is_new_once(path: Path) -> None:

@@ -1,0 +1,81 @@
+"""The housekeeping of the embedded ledger, in bites so small and so rare that commits hardly notice."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final
+
+from signer.ledger.claims import Claims
+
+NEW_NAMES: Final = 1024
+"""So many stay in the small index: the pages of one commit, however large the other has grown."""
+_BITE: Final = 64
+"""Rows. Nearly each costs a page of the large index."""
+_PAUSE_S: Final = 0.01
+_FIRST_SWEEP_S: Final = 60.0
+_SWEEP_INTERVAL_S: Final = 3600.0
+_CHECKPOINT_INTERVAL_S: Final = 1.0
+
+
+class Tidying:
+    """Asks the ledger's thread for a bite now and then while there are names to fold, or transactions to forget.
+
+    `ask` queues one; the thread then calls `begin` and, in a transaction, `bite`. What was committed is copied from the
+    write-ahead log into the database over a connection of its own, so that no commit has to do it.
+    """
+
+    def __init__(self, path: Path, claims: Claims, retention_s: float, ask: Callable[[], None], now: float) -> None:
+        self._path = path
+        self._claims = claims
+        self._retention_s = retention_s
+        self._ask = ask
+        self._unfolded = claims.count_new_names()
+        self._next_sweep_at = now + _FIRST_SWEEP_S
+        self._now = now
+        self._asked = False
+        self._committed = True
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ledger-tidying", daemon=True)
+        self._thread.start()
+
+    def begin(self, now: float) -> None:
+        """Learn that a commit begins, and the time."""
+        self._asked = False
+        self._committed = True
+        self._now = now
+
+    def bound(self, count: int) -> None:
+        """Learn that so many transactions were bound; an estimate will do."""
+        self._unfolded += count
+
+    def bite(self) -> None:
+        """Do a little, as part of the caller's transaction."""
+        if self._unfolded > NEW_NAMES:
+            folded = self._claims.fold(_BITE)
+            self._unfolded = self._unfolded - folded if folded == _BITE else 0
+        # The oldest come first: where none of them may be forgotten, no other may.
+        elif self._now >= self._next_sweep_at and not self._claims.forget(self._now - self._retention_s, _BITE):
+            self._next_sweep_at = self._now + _SWEEP_INTERVAL_S
+
+    def close(self) -> None:
+        """Stop asking."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        checkpoint_at_s = 0.0
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            while not self._stopping.wait(_PAUSE_S):
+                due = self._unfolded > NEW_NAMES or self._now >= self._next_sweep_at
+                if due and not self._asked:
+                    self._asked = True
+                    self._ask()
+                if self._committed and time.monotonic() >= checkpoint_at_s:
+                    self._committed = False
+                    checkpoint_at_s = time.monotonic() + _CHECKPOINT_INTERVAL_S
+                    # A disk in trouble shows in the commits.
+                    with suppress(sqlite3.Error):
+                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -1,0 +1,69 @@
+"""Opens ledger and audit log, and refuses where one of them is lost while the other is not."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
+
+from signer.audit.file import FileAuditLog
+from signer.audit.segments import ChainDirectory
+from signer.errors import ConfigurationError
+from signer.ledger.sqlite import SqliteLedger
+from signer.logs import Logger
+from signer.metrics import Metrics
+from signer.ports import AuditEntry, Claim, Claimed
+from signer.settings import LedgerSettings, Settings
+from signer.work import timestamp
+
+Ledger = SqliteLedger
+
+
+@contextmanager
+def open_stores(
+    settings: Settings, metrics: Metrics, logger: Logger, wall_clock: Callable[[], datetime]
+) -> Iterator[tuple[FileAuditLog, Ledger]]:
+    """Open audit log and ledger, which are made together: where only one of them is new, the other one's twin is gone.
+
+    Raises `ConfigurationError` then, and makes none, unless the settings say `accept_new`.
+    """
+    with ExitStack() as stack:
+        chain = ChainDirectory(settings.audit.directory, settings.audit.segment_bytes, logger, wall_clock)
+        audit = stack.enter_context(closing(FileAuditLog(chain, settings.audit.commit_timeout_s, metrics)))
+        may_be_new = audit.is_new or settings.ledger.accept_new
+        ledger = stack.enter_context(closing(_open_ledger(settings.ledger, metrics, may_be_new=may_be_new)))
+        if audit.is_new and not (ledger.is_new or settings.audit.accept_new):
+            msg = (
+                f"the audit log {settings.audit.directory} is gone or empty, while the ledger {settings.ledger.path} "
+                "was in use: put it back. If it is lost for good: audit.accept_new = true"
+            )
+            raise ConfigurationError(msg)
+        made = [what for what, is_new in (("audit log", audit.is_new), ("ledger", ledger.is_new)) if is_new]
+        if made:
+            # At once, before a start that fails later leaves a new ledger beside an audit log without a record.
+            detail = ", ".join([f"new: {' and '.join(made)}", *accepted(settings)])
+            record(audit, wall_clock(), "store.begin", detail)
+        yield audit, ledger
+
+
+def accepted(settings: Settings) -> list[str]:
+    """Name the settings that let a lost file be replaced, where they are set."""
+    flags = {"audit.accept_new": settings.audit.accept_new, "ledger.accept_new": settings.ledger.accept_new}
+    return [f"{name} is set" for name, is_set in flags.items() if is_set]
+
+
+def record(audit: FileAuditLog, now: datetime, operation: str, detail: str) -> None:
+    """Make durable what the service itself does; raises `AuditUnavailableError`."""
+    audit.append([AuditEntry(timestamp(now), operation, "done", entrance="service", detail=detail)])
+
+
+def prove(ledger: Ledger) -> None:
+    """Claim what no caller can name, and take it back: two durable commits that leave nothing."""
+    claimed = ledger.claim([Claim("~", "~readiness", bytes(32), "~")])
+    ledger.withdraw([claim for claim in claimed if isinstance(claim, Claimed)])
+
+
+def _open_ledger(settings: LedgerSettings, metrics: Metrics, *, may_be_new: bool) -> Ledger:
+    if settings.path is None:
+        msg = "this version has no ledger but SQLite's"
+        raise ConfigurationError(msg)
+    return SqliteLedger(settings.path, settings, metrics, time.time, may_be_new=may_be_new)
