@@ -44,7 +44,8 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     if settings.sqs is not None:
         yield from _queues(settings.sqs)
     yield from _disk("audit log", settings.audit.directory)
-    yield from _ledger(settings.ledger.path)
+    if settings.ledger.path is not None:
+        yield from _ledger(settings.ledger.path)
 
 
 def _hsm(settings: Settings) -> Iterator[Check]:

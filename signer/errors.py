@@ -69,6 +69,12 @@ class InvalidTransactionError(InvalidInputError):
     code = "invalid_transaction"
 
 
+class TransactionIdRequiredError(InvalidInputError):
+    """The key is set to sign only what names its transaction."""
+
+    code = "transaction_id_required"
+
+
 class InvalidBase64Error(InvalidInputError):
     """Not standard base64 with padding (RFC 4648 section 4)."""
 
@@ -97,6 +103,36 @@ class BatchTooLargeError(InvalidInputError):
     """The signed batch would not fit into the outbound queue's largest message."""
 
     code = "batch_too_large"
+
+
+class InvalidPayloadPointerError(InvalidInputError):
+    """The message says that its body lies elsewhere, but not where or how large it is."""
+
+    code = "invalid_payload_pointer"
+
+
+class PayloadNotAllowedError(InvalidInputError):
+    """The message points at a place that bodies are not fetched from."""
+
+    code = "payload_not_allowed"
+
+
+class PayloadTooLargeError(InvalidInputError):
+    """The body that the message points at is beyond the configured limit."""
+
+    code = "payload_too_large"
+
+
+class PayloadMismatchError(InvalidInputError):
+    """What lies there is not what the message says: another size, another hash, or not what was stored."""
+
+    code = "payload_mismatch"
+
+
+class PayloadAbsentError(InvalidInputError):
+    """Nothing lies where the message points."""
+
+    code = "payload_absent"
 
 
 # --- who may, and what was signed before --------------------------------------------------------------------------

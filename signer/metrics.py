@@ -92,7 +92,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "signer_stage_seconds",
-            "Where the time goes: admission, pool_wait, hsm_sign, verify, ledger, audit, forward, total.",
+            "Where the time goes: admission, fetch, pool_wait, hsm_sign, verify, ledger, audit, forward, total.",
             ["entrance", "stage"],
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
@@ -107,6 +107,12 @@ class Metrics:
             "signer_batches", "Batches: received, forwarded, quarantined, returned, lost_lease.", ["event"],
             registry=registry,
         )  # fmt: skip
+        self.queue_transactions = Gauge(
+            "signer_queue_transactions",
+            "Transactions of the batches at hand, as far as they were read: waiting, at_work.",
+            ["state"],
+            registry=registry,
+        )
         self.http_requests = Counter(
             "signer_http_requests", "HTTP answers by route and status.", ["route", "status"], registry=registry
         )

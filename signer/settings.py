@@ -20,6 +20,8 @@ _DELIMITER: Final = "__"
 _CONFIG_VARIABLE: Final = "SIGNER_CONFIG"
 _SHIM_PREFIX: Final = "SIGNER_SHIM_"
 """What softhsm/shim/ reads, which runs in the service's own process."""
+_BUCKET: Final = "[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+_FOLDERS: Final = "([A-Za-z0-9_-][A-Za-z0-9._-]*/)*"
 _OTHERS_MAY_OPEN: Final = stat.S_IROTH | stat.S_IWOTH
 
 
@@ -62,8 +64,27 @@ class KeySettings(_Section):
     fingerprint: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     callers: frozenset[str] = frozenset()
     """Who may sign with it: `queue:<queue name>`, `http:loopback`. Empty: nobody."""
+    require_transaction_id: bool = True
+    """Sign only what names its transaction; else an HTTP request may do without."""
     waive: frozenset[Waiver] = frozenset()
     """Attributes an imported key cannot have; each waiver is logged loudly at every start."""
+
+
+class PayloadSettings(_Section):
+    """Bodies that are too large for a queue and lie in S3, in the format of the Amazon SQS Extended Client."""
+
+    bucket: str = Field(pattern=f"^{_BUCKET}$")
+    """Where signed batches are stored that the outbound queue does not take."""
+    prefix: str = Field(default="signed/", pattern=f"^{_FOLDERS}$")
+    kms_key: str | None = Field(default=None, min_length=1, max_length=2048)
+    """Encrypts what is stored (SSE-KMS); None: the bucket's default encryption does."""
+    accept: frozenset[Annotated[str, Field(pattern=f"^{_BUCKET}/{_FOLDERS}$")]] = frozenset()
+    """Inbound bodies are fetched from here and nowhere else: `<bucket>/` or `<bucket>/<folder>/`."""
+    bucket_owner: str | None = Field(default=None, pattern=r"^[0-9]{12}$")
+    """The account that owns all these buckets; S3 then refuses any other's."""
+    max_bytes: int = Field(default=16_777_216, ge=1024, le=268_435_456)
+    """An inbound body beyond it is quarantined unread."""
+    endpoint_url: str | None = None
 
 
 class SqsSettings(_Section):
@@ -76,13 +97,20 @@ class SqsSettings(_Section):
     wait_s: int = Field(default=10, ge=0, le=20)
     """Long poll. SIGTERM waits for it to end, so it is part of the drain time."""
     visibility_timeout_s: int = Field(default=60, ge=5, le=43200)
-    max_batches_in_flight: int = Field(default=4, ge=1, le=100)
-    max_transactions: int = Field(default=1000, ge=1, le=10_000)
+    max_transactions_in_flight: int = Field(default=20_000, ge=1, le=1_000_000)
+    """No more is received while the batches at hand have so many; a larger one is signed while nothing else is."""
+    max_batches_in_flight: int = Field(default=16, ge=1, le=100)
+    """As many threads; what bounds small batches, and how many others may have meanwhile."""
+    max_transactions: int = Field(default=10_000, ge=1, le=10_000)
     """Beyond this a batch is quarantined."""
     max_message_bytes: int = Field(default=1_048_576, ge=1024, le=1_048_576)
     """What the outbound queue takes (its `MaximumMessageSize`), attributes included."""
     retry_after_s: int = Field(default=5, ge=0, le=900)
-    """How long a batch that could not be signed now stays hidden before it comes again."""
+    """How long a batch that could not be signed now stays hidden at first; see docs/queue.md for what follows."""
+    redrive_reserve: int = Field(default=1, ge=0, le=100)
+    """Of the inbound queue's `maxReceiveCount`, so many receives are kept for setting a batch aside."""
+    payloads: PayloadSettings | None = None
+    """None: a body that a queue does not take is refused, and so is every pointer."""
 
 
 class HttpSettings(_Section):
@@ -113,14 +141,36 @@ class HttpSettings(_Section):
 
 
 class LedgerSettings(_Section):
-    """The sign-once ledger."""
+    """The sign-once ledger: a file that one process holds, or a table that a fleet shares."""
 
-    path: Path
+    backend: Literal["sqlite", "dynamodb"] = "sqlite"
+    path: Path | None = None
+    """Of the SQLite file."""
+    table: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{3,255}$")
+    """The DynamoDB table. Region and credentials come from the standard `AWS_*` variables."""
+    endpoint_url: str | None = None
+    parallel_transactions: int = Field(default=8, ge=1, le=64)
+    """DynamoDB transactions, of up to 100 items each, under way at once."""
     lease_s: Seconds = 120
     """How long a claim that was not completed keeps others away; longer than any signing deadline."""
     commit_timeout_s: Seconds = 5
+    retention_days: int = Field(default=400, ge=30, le=3660)
+    """How long a transaction is remembered after its last change; then it may be signed over other content."""
     accept_new: bool = False
     """Let an empty ledger take the place of one that is lost: what was signed before may then be signed otherwise."""
+
+    @property
+    def retention_s(self) -> float:
+        """The retention in seconds."""
+        return self.retention_days * 86_400.0
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        wanted, others = ("path", ("table", "endpoint_url")) if self.backend == "sqlite" else ("table", ("path",))
+        if getattr(self, wanted) is None or any(getattr(self, other) is not None for other in others):
+            msg = f"backend {self.backend} needs ledger.{wanted}, and takes no {' and no '.join(others)}"
+            raise ValueError(msg)
+        return self
 
 
 class AuditSettings(_Section):
@@ -157,11 +207,21 @@ class Settings(BaseSettings):
     """From SIGTERM to the end of the work in flight; Fargate gives at most 120 s."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    failpoint: str | None = Field(default=None, pattern=r"^[a-z_]{1,32}:[1-9][0-9]{0,5}$")
+    """`NAME:N`: die when this place of `failpoints.NAMES` is reached for the Nth time; for crash tests."""
+
     @property
     def latch_file(self) -> Path:
         """Where it is remembered that a person must look before anything is signed."""
         directory = self.audit.directory
         return self.hsm.latch_file or directory.with_name(f"{directory.name}.hsm-latch.json")
+
+    @model_validator(mode="after")
+    def _dies_in_tests_only(self) -> Self:
+        if self.failpoint is not None and self.hsm.production:
+            msg = "a failpoint needs hsm.production = false"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _lease_outlasts_signing(self) -> Self:

@@ -1,8 +1,10 @@
 """The core: authorise, claim, sign, verify, audit, complete; every signature of the service comes from here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from typing import Final, TypeVar
 
+from signer import failpoints
 from signer.deadlines import Deadline
 from signer.errors import (
     BatchAbandonedError,
@@ -16,16 +18,20 @@ from signer.policy import Policy
 from signer.ports import (
     AuditEntry,
     AuditLog,
-    Claimed,
     KeyRing,
     Origin,
-    Signature,
     SigningKey,
     SignOnceLedger,
     SignTask,
 )
 from signer.transactions import SigningRequest
 from signer.work import Outcome, Work, timestamp
+
+Item = TypeVar("Item")
+
+# So many go into one durable commit: whoever comes with one transaction waits for a slice of a large batch, not for
+# all of it.
+_SLICE: Final = 500
 
 
 class SigningService:
@@ -67,13 +73,20 @@ class SigningService:
             self._authorise(works, origin)
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
             self._claim(works, watch)
+            failpoints.reach("claimed")
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
             self._sign(works, deadline, watch)
+            failpoints.reach("signed")
             self._verify(works, watch)
+            failpoints.reach("verified")
             self._append_audit(works, origin, watch)
+            failpoints.reach("audited")
             self._complete(works, watch)
+            failpoints.reach("completed")
         finally:
-            self._ledger.release([work.claimed for work in works if work.claimed is not None and not work.completed])
+            held = [work.claimed for work in works if work.claimed is not None and not work.completed]
+            for claims in _slices(held):
+                self._ledger.release(claims)
         self._count(works, origin)
         return [work.outcome() for work in works]
 
@@ -104,7 +117,7 @@ class SigningService:
         for work in works:
             try:
                 work.key = self._key_ring.key(work.request.key_alias)
-                self._policy.authorise(origin.caller, work.request.key_alias)
+                self._policy.authorise(origin.caller, work.request)
             except SignerError as error:
                 work.error = error
 
@@ -113,7 +126,8 @@ class SigningService:
             for work in works:
                 work.error = work.error or BatchAbandonedError("another transaction of the batch was not signed")
             # The HSM never saw what this call claimed, so nothing speaks against signing it otherwise.
-            self._ledger.withdraw([work.claimed for work in works if work.claimed is not None])
+            for claims in _slices([work.claimed for work in works if work.claimed is not None]):
+                self._ledger.withdraw(claims)
 
     def _claim(self, works: Sequence[Work], watch: Stopwatch) -> None:
         wanted = [work for work in works if work.unsigned]
@@ -121,18 +135,11 @@ class SigningService:
             return
         with watch.stage("ledger"):
             try:
-                answers = self._ledger.claim([work.claim() for work in wanted])
+                for part in _slices(wanted):
+                    for work, answer in zip(part, self._ledger.claim([work.claim() for work in part]), strict=True):
+                        work.accept(answer)
             except LedgerUnavailableError as error:
-                _fail(wanted, error)
-                return
-        for work, answer in zip(wanted, answers, strict=True):
-            match answer:
-                case Claimed():
-                    work.claimed = answer
-                case Signature():
-                    work.signature, work.replayed = answer, True
-                case SignerError():
-                    work.error = answer
+                _fail([work for work in wanted if work.unsigned and work.claimed is None], error)
 
     def _sign(self, works: Sequence[Work], deadline: Deadline, watch: Stopwatch) -> None:
         wanted = [work for work in works if work.unsigned]
@@ -163,14 +170,16 @@ class SigningService:
 
     def _append_audit(self, works: Sequence[Work], origin: Origin, watch: Stopwatch) -> None:
         now = timestamp(self._wall_clock())
+        recorded = 0
         with watch.stage("audit"):
             try:
-                audit_ids = self._audit.append([work.audit_entry(origin, now) for work in works])
+                for part in _slices(works):
+                    audit_ids = self._audit.append([work.audit_entry(origin, now) for work in part])
+                    for work, audit_id in zip(part, audit_ids, strict=True):
+                        work.attach_signature(now, audit_id)
+                    recorded += len(part)
             except UnavailableError as error:
-                _fail(works, error)
-                return
-        for work, audit_id in zip(works, audit_ids, strict=True):
-            work.attach_signature(now, audit_id)
+                _fail(works[recorded:], error)
 
     def _complete(self, works: Sequence[Work], watch: Stopwatch) -> None:
         results = [
@@ -182,18 +191,22 @@ class SigningService:
             return
         with watch.stage("ledger"):
             try:
-                answers = self._ledger.complete([(claimed, signature) for _, claimed, signature in results])
+                for part in _slices(results):
+                    answers = self._ledger.complete([(claimed, signature) for _, claimed, signature in part])
+                    for (work, _, _), lost in zip(part, answers, strict=True):
+                        work.error = lost
+                        work.completed = lost is None
             except LedgerUnavailableError as error:
-                _fail([work for work, _, _ in results], error)
-                return
-        for (work, _, _), lost in zip(results, answers, strict=True):
-            work.error = lost
-            work.completed = lost is None
+                _fail([work for work, _, _ in results if not work.completed], error)
 
     def _count(self, works: Sequence[Work], origin: Origin) -> None:
         for work in works:
             alias = work.key.alias if work.key is not None else "unknown"
             self._metrics.signatures.labels(alias, origin.entrance, work.outcome_name).inc()
+
+
+def _slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    return (items[start : start + _SLICE] for start in range(0, len(items), _SLICE))
 
 
 def _fail(works: Sequence[Work], error: SignerError) -> None:

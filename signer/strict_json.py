@@ -16,6 +16,8 @@ _MAX_INTEGER_DIGITS: Final = 17
 _MAX_FLOAT_DIGITS: Final = 17
 _MAX_DEPTH: Final = 100
 _EXPONENT: Final = re.compile("[eE]")
+# Made once: `json.dumps` makes a new one at each call, which for small values is most of the work.
+_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 _TOO_DEEP: Final = f"the document is nested deeper than {_MAX_DEPTH} levels"
 
@@ -54,7 +56,7 @@ def canonical(value: Any) -> bytes:
 
 def dumps(value: Any) -> bytes:
     """Serialise compactly as UTF-8, members in their given order; the same value always gives the same bytes."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+    return _ENCODE(value).encode("utf-8")
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

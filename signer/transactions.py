@@ -1,4 +1,4 @@
-"""Settlement batches and transactions: parsed strictly, reduced to a digest, and rendered with their signatures."""
+"""Settlement batches and transactions: parsed strictly, and reduced to a digest."""
 
 import base64
 import binascii
@@ -21,10 +21,10 @@ from signer.errors import (
     TooManyTransactionsError,
     UnknownSchemaError,
 )
+from signer.rendering import Form, form_of
 from signer.signatures import DEFAULT_ALGORITHM, DIGEST_SIZE_BYTES, Algorithm, algorithm_named
 
 BATCH_SCHEMA: Final = "settlement-batch/1"
-SIGNED_BATCH_SCHEMA: Final = "signed-settlement-batch/1"
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _IDENTIFIER_RULE: Final = "1 to 128 of A-Z a-z 0-9 . _ : / - beginning with a letter or digit"
@@ -42,6 +42,8 @@ class SigningRequest:
     digest: bytes
     """SHA-256 of the canonical bytes (32 bytes)."""
     algorithm: Algorithm
+    names_transaction: bool = True
+    """False where `transaction_id` stands in for one that the caller did not give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class SettlementBatch:
 
     batch_id: str
     requests: tuple[SigningRequest, ...]
-    document: Mapping[str, Any]
-    """The batch as it was sent; `render_signed` attaches the signatures to a copy of it."""
+    form: Form
+    """The batch as it was sent, ready for the signatures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +90,27 @@ def parse_batch(body: bytes, max_transactions: int) -> SettlementBatch:
     except InvalidInputError as error:
         raise BatchRefusedError(error, batch_id, _refuse_all(document, error)) from None
     requests = _requests_of(transactions, key_alias, algorithm, batch_id)
-    return SettlementBatch(document["batch_id"], requests, document)
+    return SettlementBatch(document["batch_id"], requests, form_of(document))
 
 
-def parse_request(body: bytes) -> SigningRequest:
-    """Read the body of one synchronous signing request; raises a subclass of `InvalidInputError`."""
+def parse_request(body: bytes, stand_in_id: str) -> SigningRequest:
+    """Read the body of one synchronous signing request; raises a subclass of `InvalidInputError`.
+
+    `stand_in_id` takes the place of a transaction id that is not given.
+    """
     document = strict_json.parse(body)
     if not isinstance(document, dict):
         msg = "the request is not a JSON object"
         raise InvalidInputError(msg)
     _only_members(document, {"key", "transaction_id", "algorithm", *_REQUEST_CONTENT_MEMBERS})
+    named = "transaction_id" in document
     return SigningRequest(
         key_alias=_identifier(document, "key"),
-        transaction_id=_identifier(document, "transaction_id"),
+        transaction_id=_identifier(document, "transaction_id") if named else stand_in_id,
         digest=transaction_digest(document, _REQUEST_CONTENT_MEMBERS),
         algorithm=_algorithm_of(document),
+        names_transaction=named,
     )
-
-
-def render_signed(batch: SettlementBatch, signatures: Sequence[Mapping[str, str]]) -> bytes:
-    """Serialise the batch with one signature for each transaction, in order; equal input gives equal bytes."""
-    transactions = [
-        {**transaction, "signature": signature}
-        for transaction, signature in zip(batch.document["transactions"], signatures, strict=True)
-    ]
-    return strict_json.dumps({**batch.document, "schema": SIGNED_BATCH_SCHEMA, "transactions": transactions})
 
 
 def transaction_digest(transaction: Mapping[str, Any], allowed: Sequence[str] = _CONTENT_MEMBERS) -> bytes:

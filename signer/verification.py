@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from signer import strict_json
 from signer.errors import InvalidInputError
+from signer.rendering import SIGNED_BATCH_SCHEMA
 from signer.signatures import algorithm_named, fingerprint, verifies
-from signer.transactions import SIGNED_BATCH_SCHEMA, decode_base64, transaction_digest
+from signer.transactions import decode_base64, transaction_digest
 
 _SIGNATURE_MEMBERS: Final = (
     "algorithm", "key_alias", "key_label", "key_fingerprint", "digest", "value", "signed_at", "audit_id"

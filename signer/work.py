@@ -60,6 +60,16 @@ class Work:
         request = self.request
         return Claim(request.key_alias, request.transaction_id, request.digest, request.algorithm.name)
 
+    def accept(self, answer: Claimed | Signature | SignerError) -> None:
+        """Take the ledger's answer to the claim."""
+        match answer:
+            case Claimed():
+                self.claimed = answer
+            case Signature():
+                self.signature, self.replayed = answer, True
+            case SignerError():
+                self.error = answer
+
     def is_sound(self) -> bool:
         """Tell whether the HSM's answer verifies with the key's public half."""
         return (

@@ -12,11 +12,11 @@ class Faults:
     """What the next calls raise, in order; nothing once it is used up."""
 
     def __init__(self) -> None:
-        self._errors: deque[Exception] = deque()
+        self._errors: deque[Exception | None] = deque()
 
-    def add(self, error: Exception, times: int) -> None:
-        """Let the next `times` calls fail with `error`."""
-        self._errors.extend([error] * times)
+    def add(self, error: Exception, times: int, after: int = 0) -> None:
+        """Let `times` calls fail with `error`, once `after` more have gone well."""
+        self._errors.extend([None] * after + [error] * times)
 
     def strike(self) -> None:
         """Raise the next error, if there is one."""
@@ -24,7 +24,8 @@ class Faults:
             error = self._errors.popleft()
         except IndexError:
             return
-        raise error
+        if error is not None:
+            raise error
 
 
 class Hold:

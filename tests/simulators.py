@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from signer.deadlines import Deadline
 from signer.errors import ClaimInProgressError, ClaimLostError, ConflictError, SignerError, UnknownKeyError
 from signer.metrics import Metrics
-from signer.policy import Policy
+from signer.policy import KeyPolicy, Policy
 from signer.ports import AuditEntry, Claim, Claimed, RawSignature, Signature, SigningKey, SignTask
 from signer.signatures import fingerprint
 from signer.signing import SigningService
@@ -111,14 +111,16 @@ class SimulatedLedger:
         self._tokens = 0
         self._claim_faults = Faults()
         self._complete_faults = Faults()
+        self.sizes: dict[str, list[int]] = {"claim": [], "complete": [], "release": [], "withdraw": []}
+        """How many transactions each call brought."""
 
-    def fail_next_claim(self, error: Exception, times: int = 1) -> None:
-        """Let the next calls of `claim` raise `error`."""
-        self._claim_faults.add(error, times)
+    def fail_next_claim(self, error: Exception, times: int = 1, after: int = 0) -> None:
+        """Let calls of `claim` raise `error`, once `after` more have gone well."""
+        self._claim_faults.add(error, times, after)
 
-    def fail_next_complete(self, error: Exception, times: int = 1) -> None:
-        """Let the next calls of `complete` raise `error`."""
-        self._complete_faults.add(error, times)
+    def fail_next_complete(self, error: Exception, times: int = 1, after: int = 0) -> None:
+        """Let calls of `complete` raise `error`, once `after` more have gone well."""
+        self._complete_faults.add(error, times, after)
 
     def expire_leases(self) -> None:
         """Do what time does after a crash: every claim may be taken over."""
@@ -141,15 +143,18 @@ class SimulatedLedger:
 
     def claim(self, claims: Sequence[Claim]) -> list[Claimed | Signature | SignerError]:
         self._claim_faults.strike()
+        self.sizes["claim"].append(len(claims))
         with self._lock:
             return [self._claim(claim) for claim in claims]
 
     def complete(self, results: Sequence[tuple[Claimed, Signature]]) -> list[SignerError | None]:
         self._complete_faults.strike()
+        self.sizes["complete"].append(len(results))
         with self._lock:
             return [self._complete(claimed, signature) for claimed, signature in results]
 
     def release(self, claims: Sequence[Claimed]) -> None:
+        self.sizes["release"].append(len(claims))
         with self._lock:
             for claimed in claims:
                 row = self._rows.get(_name(claimed))
@@ -157,6 +162,7 @@ class SimulatedLedger:
                     row.token = None
 
     def withdraw(self, claims: Sequence[Claimed]) -> None:
+        self.sizes["withdraw"].append(len(claims))
         with self._lock:
             for claimed in claims:
                 row = self._rows.get(_name(claimed))
@@ -192,14 +198,17 @@ class SimulatedAuditLog(Holdable):
         self._faults = Faults()
         self._lock = threading.Lock()
         self.entries: list[AuditEntry] = []
+        self.sizes: list[int] = []
+        """How many entries each call brought."""
 
-    def fail_next(self, error: Exception, times: int = 1) -> None:
-        """Let the next calls of `append` raise `error`, and keep nothing."""
-        self._faults.add(error, times)
+    def fail_next(self, error: Exception, times: int = 1, after: int = 0) -> None:
+        """Let calls of `append` raise `error` and keep nothing, once `after` more have gone well."""
+        self._faults.add(error, times, after)
 
     def append(self, entries: Sequence[AuditEntry]) -> list[str]:
         self._pass_by()
         self._faults.strike()
+        self.sizes.append(len(entries))
         with self._lock:
             first = len(self.entries)
             self.entries.extend(entries)
@@ -229,10 +238,11 @@ class Simulation:
         )
 
 
-def simulate(callers_by_key: Mapping[str, frozenset[str]]) -> Simulation:
+def simulate(callers_by_key: Mapping[str, frozenset[str]], *, require_transaction_id: bool = True) -> Simulation:
     """Build a service with one key for each alias, which the named callers may use."""
     key_ring = SimulatedKeyRing(*callers_by_key)
-    return Simulation(key_ring, SimulatedLedger(), SimulatedAuditLog(), Policy(callers_by_key))
+    policy = Policy({alias: KeyPolicy(callers, require_transaction_id) for alias, callers in callers_by_key.items()})
+    return Simulation(key_ring, SimulatedLedger(), SimulatedAuditLog(), policy)
 
 
 def _signing_key(alias: str) -> SigningKey:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from signer import failpoints
 from signer.audit.chain import REPAIR_OPERATION, encode, link, segment_name
 from signer.audit.recovery import End, Recovery
 from signer.errors import AuditBrokenError, AuditUnavailableError
@@ -148,6 +149,7 @@ class ChainDirectory:
             lines.append(line)
             audit_ids.append(head.audit_id)
         content = b"".join(lines)
+        failpoints.reach("audit_writing", lambda: write_all(segment, content[: len(content) // 2]))
         write_all(segment, content)
         self._fsync(segment)
         if end.size == 0:

@@ -1,36 +1,43 @@
 """The threads of the queue entrance: one receives, a bounded number work, and one keeps the leases."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import Final
 
 from signer.deadlines import Deadline
 from signer.logs import Logger
 from signer.metrics import Metrics, Stopwatch
 from signer.settings import SqsSettings
 from signer.signing import SigningService
+from signer.sqs.bodies import Bodies
+from signer.sqs.case import Case, likely_transactions
+from signer.sqs.client import Clients
 from signer.sqs.desk import SigningDesk
+from signer.sqs.downstream import SqsDownstream
 from signer.sqs.forwarder import Forwarder
 from signer.sqs.inbound import InboundQueue
 from signer.sqs.lease import Leases
+from signer.sqs.line import Line
 from signer.sqs.messages import Delivery
 from signer.sqs.outage import Outage
-from signer.sqs.worker import BatchWorker, Case
+from signer.sqs.patience import Patience
+from signer.sqs.payload import store_for
+from signer.sqs.redrive import RedriveLimit
+from signer.sqs.worker import BatchWorker
 
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-
-_MOST_IN_ONE_RECEIVE: Final = 10
 _LOOK_AGAIN_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 900.0
+_HAND_BACK_S: Final = 5.0
 
 
 class Consumer:
-    """Receives settlement batches, no more than there are free workers, and sees each one through."""
+    """Receives settlement batches, no more than agreed, and sees each one through."""
 
     def __init__(
         self,
-        client: "SQSClient",
+        clients: Clients,
         settings: SqsSettings,
         service: SigningService,
         metrics: Metrics,
@@ -39,17 +46,19 @@ class Consumer:
     ) -> None:
         self._metrics = metrics
         self._logger = logger
-        self._inbound = InboundQueue(client, settings)
+        self._max_transactions = settings.max_transactions
+        self._inbound = InboundQueue(clients.queues, settings)
         self._leases = Leases(self._inbound, settings.visibility_timeout_s, logger)
-        desk = SigningDesk(service, settings, signing_timeout_s)
-        self._worker = BatchWorker(
-            desk, Forwarder(client, settings), self._leases, settings.retry_after_s, metrics, logger
-        )
+        self._redrive = RedriveLimit(clients.queues, settings, logger)
+        self._patience = Patience(lambda: self._redrive.last_try, settings.retry_after_s)
+        store = store_for(clients, settings)
+        desk = SigningDesk(service, settings, signing_timeout_s, Bodies(store))
+        forwarder = Forwarder(clients.queues, settings, SqsDownstream(clients.queues, settings, store))
+        self._worker = BatchWorker(desk, forwarder, self._leases, self._patience, metrics, logger)
         self._outage = Outage(logger)
+        self._line = Line(settings, metrics)
         self._may_poll: Callable[[], bool] = lambda: True
         self._stopping = threading.Event()
-        self._places = threading.Semaphore(settings.max_batches_in_flight)
-        self._cases: SimpleQueue[Case | None] = SimpleQueue()
         # Daemons: an AWS call that hangs cannot keep the process alive beyond its drain time.
         self._receiver = threading.Thread(target=self._receive_all, name="sqs-receiver", daemon=True)
         self._workers = [
@@ -58,7 +67,7 @@ class Consumer:
         ]
 
     def start(self, may_poll: Callable[[], bool] | None = None) -> None:
-        """Begin to receive; only while `may_poll` says so.
+        """Begin to receive, and to work on what was received; only while `may_poll` says so.
 
         A service that cannot sign must not poll: each delivery in vain brings a batch closer to the dead-letter queue.
         """
@@ -68,19 +77,19 @@ class Consumer:
             thread.start()
 
     def drain(self, timeout_s: float) -> bool:
-        """Stop receiving, finish what is in flight, and stop the heartbeat last; False if that took too long.
+        """Hand back what was not begun, finish what was, and stop the heartbeat last; False if that took too long.
 
-        The long poll under way is waited for: cancelled, it could still hide messages that nobody works on. Safe to
-        call twice; what is left after a False is in the queue's hands, as after a crash.
+        The long poll under way is waited for: cancelled, it could still hide messages that nobody works on. What is
+        not finished in time is given up and handed back too. Safe to call twice.
         """
-        deadline = Deadline.after(timeout_s)
+        over, deadline = Deadline.after(timeout_s), Deadline.after(timeout_s - min(_HAND_BACK_S, timeout_s / 4))
         self._stopping.set()
-        done = _join([self._receiver], deadline)
-        for _ in self._workers:
-            self._cases.put(None)
+        done = _join([_started(self._hand_back_unbegun), self._receiver], deadline)
+        self._line.close()
         done = _join(self._workers, deadline) and done
-        if done:
-            self._leases.close(deadline.remaining_s())
+        if not done:
+            _join([_started(self._leases.abandon)], over)
+        self._leases.close(over.remaining_s())
         return done
 
     def problems(self) -> tuple[str, ...]:
@@ -93,35 +102,26 @@ class Consumer:
     def _receive_all(self) -> None:
         while not self._stopping.is_set():
             if not self._may_poll():
+                self._hand_back(self._waits_too_long, "waited_too_long")
                 self._stopping.wait(_LOOK_AGAIN_S)
                 continue
-            places = self._take_places()
-            taken = self._receive(places) if places else 0
-            for _ in range(places - taken):
-                self._places.release()
+            room = self._line.room()
+            if room:
+                self._receive(room)
 
-    def _take_places(self) -> int:
-        if not self._places.acquire(timeout=_LOOK_AGAIN_S):
-            return 0
-        places = 1
-        while places < _MOST_IN_ONE_RECEIVE and self._places.acquire(blocking=False):
-            places += 1
-        return places
-
-    def _receive(self, places: int) -> int:
+    def _receive(self, most: int) -> None:
         try:
-            deliveries = self._inbound.receive(places)
+            self._redrive.look()
+            deliveries = self._inbound.receive(most)
         except Exception as error:  # noqa: BLE001 - whatever it is, the queue must be polled again
             self._stopping.wait(self._outage.begin(error))
-            return 0
+            return
         self._outage.end()
         cases = [case for case in map(self._open, deliveries) if case is not None]
-        if self._stopping.is_set():
-            self._worker.hand_back(cases)
-            return 0
-        for case in cases:
-            self._cases.put(case)
-        return len(cases)
+        if not self._line.add(cases):
+            self._worker.hand_back(cases, "shutting_down")
+        elif self._stopping.is_set():
+            self._hand_back_unbegun()
 
     def _open(self, delivery: Delivery) -> Case | None:
         lease = self._leases.take(delivery)
@@ -129,12 +129,35 @@ class Consumer:
             self._logger.info("batch.in_flight_already", message_id=delivery.message_id)
             return None
         self._metrics.batches.labels("received").inc()
-        return Case(delivery, lease, Stopwatch(self._metrics, "sqs"))
+        likely = likely_transactions(delivery, self._max_transactions)
+        return Case(delivery, lease, Stopwatch(self._metrics, "sqs"), likely)
 
     def _work(self) -> None:
-        while (case := self._cases.get()) is not None:
-            self._worker.work_off(case)
-            self._places.release()
+        while (case := self._line.take(self._may_begin)) is not None:
+            end = self._worker.work_off(case, partial(self._line.weigh, case))
+            followers = self._line.leave(case, goes_back=not end.is_done)
+            self._worker.hand_back(followers, "behind_another")
+
+    def _may_begin(self, case: Case) -> bool:
+        # A last try that went back would end in the dead-letter queue: it is made, even while shutting down.
+        return self._patience.is_last_try(case.delivery) if self._stopping.is_set() else self._may_poll()
+
+    def _waits_too_long(self, case: Case) -> bool:
+        # Others may be able to sign; the receive that it costs is spent on purpose.
+        return time.monotonic() > case.delivery.asked_at_s + _LONGEST_WAIT_S
+
+    def _hand_back_unbegun(self) -> None:
+        self._hand_back(lambda _: True, "shutting_down")
+
+    def _hand_back(self, which: Callable[[Case], bool], code: str) -> None:
+        spare = self._line.withdraw(lambda case: which(case) and not self._patience.is_last_try(case.delivery))
+        self._worker.hand_back(spare, code)
+
+
+def _started(target: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=target, name="sqs-hand-back", daemon=True)
+    thread.start()
+    return thread
 
 
 def _join(threads: Sequence[threading.Thread], deadline: Deadline) -> bool:

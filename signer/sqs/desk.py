@@ -1,8 +1,9 @@
 """From a delivered message to a signed batch, or to the reason why there is none; touches no queue."""
 
 import base64
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from signer.deadlines import Deadline
@@ -10,6 +11,7 @@ from signer.errors import (
     BatchAbandonedError,
     BatchTooLargeError,
     ConflictError,
+    DeadlineExceededError,
     InvalidInputError,
     NotAuthorisedError,
     SignerError,
@@ -18,14 +20,17 @@ from signer.metrics import Stopwatch
 from signer.ports import Origin, Signature, SigningKey
 from signer.settings import SqsSettings
 from signer.signing import SigningService
+from signer.sqs.bodies import Bodies
 from signer.sqs.errors import BatchDeferredError
 from signer.sqs.inbound import queue_name
-from signer.sqs.messages import Delivery, SignedBatch, sendable
-from signer.transactions import BatchRefusedError, Refusal, SettlementBatch, parse_batch, render_signed
+from signer.sqs.messages import Delivery, SignedBatch, sha256_hex, signed_size_bytes
+from signer.sqs.traceparent import traceparent_of
+from signer.transactions import BatchRefusedError, Refusal, SettlementBatch, parse_batch
 from signer.work import Outcome, Refused, Signed
 
 # Only these are the batch's own fault. Any other error, retryable or not, is ours: the batch stays in the queue.
 _FOR_GOOD: Final = (InvalidInputError, NotAuthorisedError, ConflictError)
+_LARGE_BYTES: Final = 1 << 20
 _TIMESTAMP_STAND_IN: Final = "2028-03-08T12:00:00.123456Z"
 # As long as a UUID; what the audit log gives today is shorter.
 _AUDIT_ID_STAND_IN: Final = "00000000-0000-0000-0000-000000000000"
@@ -34,21 +39,27 @@ _AUDIT_ID_STAND_IN: Final = "00000000-0000-0000-0000-000000000000"
 class SigningDesk:
     """Has batches signed, all or nothing, in the name of the inbound queue."""
 
-    def __init__(self, service: SigningService, settings: SqsSettings, signing_timeout_s: float) -> None:
+    def __init__(
+        self, service: SigningService, settings: SqsSettings, signing_timeout_s: float, bodies: Bodies
+    ) -> None:
         self._service = service
         self._queue = queue_name(settings.inbound_url)
         self._max_transactions = settings.max_transactions
-        self._max_message_bytes = settings.max_message_bytes
+        # What the queue does not take goes to S3, if there is one.
+        self._max_message_bytes = settings.max_message_bytes if settings.payloads is None else None
         self._signing_timeout_s = signing_timeout_s
+        self._bodies = bodies
+        self._reading = threading.Lock()
 
-    def sign(self, delivery: Delivery, watch: Stopwatch) -> SignedBatch:
-        """Sign a whole batch.
+    def sign(self, delivery: Delivery, watch: Stopwatch, tell_size: Callable[[int], None]) -> SignedBatch:
+        """Sign a whole batch; `tell_size` is called with its number of transactions.
 
         Raises `BatchRefusedError` for one that can never be signed, `BatchDeferredError` for one that could not be
-        signed now.
+        signed now, and `UnavailableError` for one that could not be fetched now.
         """
         deadline = Deadline.after(self._signing_timeout_s)
-        batch = parse_batch(delivery.body.encode(), self._max_transactions)
+        batch = self._read(delivery, deadline, watch)
+        tell_size(len(batch.requests))
         self._refuse_too_large(batch)
         outcomes = self._service.sign_many(
             batch.requests, self._origin(delivery, batch.batch_id), deadline, watch, all_or_nothing=True
@@ -56,8 +67,9 @@ class SigningDesk:
         signatures = [outcome.signature for outcome in outcomes if isinstance(outcome, Signed)]
         if len(signatures) < len(batch.requests):
             raise _verdict(batch, outcomes)
-        signed = _signed_batch(batch, signatures, Counter(map(_name, outcomes)))
-        self._check_size(batch, signed)
+        signed = _signed_batch(batch, signatures, delivery, Counter(map(_name, outcomes)))
+        # A replay under a former, longer label can be larger than reckoned.
+        self._require_size(batch, len(signed.body))
         return signed
 
     def record_quarantine(self, delivery: Delivery, refused: BatchRefusedError) -> None:
@@ -66,30 +78,49 @@ class SigningDesk:
         detail = f"{refused.cause.message}; transactions: {dict(codes) or 'none could be read'}"
         self._service.record_quarantine(self._origin(delivery, refused.batch_id), refused.cause, detail)
 
+    def _read(self, delivery: Delivery, deadline: Deadline, watch: Stopwatch) -> SettlementBatch:
+        with watch.stage("fetch"):
+            body = self._bodies.body_of(delivery, deadline)
+        if len(body) <= _LARGE_BYTES:
+            return parse_batch(body, self._max_transactions)
+        # Parsed, a body may take twenty times its size; what is kept of a good one afterwards is a fraction of that.
+        if not self._reading.acquire(timeout=deadline.remaining_s()):
+            msg = "the deadline passed while other large batches were read"
+            raise DeadlineExceededError(msg)
+        try:
+            return parse_batch(body, self._max_transactions)
+        finally:
+            self._reading.release()
+
     def _origin(self, delivery: Delivery, batch_id: str | None) -> Origin:
         return Origin("sqs", f"queue:{self._queue}", self._queue, delivery.message_id, batch_id)
 
     def _refuse_too_large(self, batch: SettlementBatch) -> None:
         # Before anything is signed: what cannot go out must not be signed either.
-        alias, keys = batch.requests[0].key_alias, self._service.keys()
-        key = next((key for key in keys if key.alias == alias), None)
+        request, keys = batch.requests[0], self._service.keys()
+        key = next((key for key in keys if key.alias == request.key_alias), None)
         if key is not None:
-            stand_ins = [_stand_in(key, request.algorithm.name) for request in batch.requests]
-            self._check_size(batch, _signed_batch(batch, stand_ins, {}))
+            self._require_size(batch, batch.form.size_bytes(_stand_in(key, request.algorithm.name).to_message()))
 
-    def _check_size(self, batch: SettlementBatch, signed: SignedBatch) -> None:
-        if signed.size_bytes() > self._max_message_bytes:
-            msg = f"signed, the batch is larger than the {self._max_message_bytes} bytes the outbound queue takes"
+    def _require_size(self, batch: SettlementBatch, body_bytes: int) -> None:
+        limit = self._max_message_bytes
+        if limit is not None and signed_size_bytes(batch.batch_id, body_bytes) > limit:
+            msg = f"signed, the batch is larger than the {limit} bytes the outbound queue takes"
             raise _refused_whole(batch, BatchTooLargeError(msg))
 
 
-def _signed_batch(batch: SettlementBatch, signatures: Sequence[Signature], outcomes: dict[str, int]) -> SignedBatch:
-    body = render_signed(batch, [signature.to_message() for signature in signatures]).decode()
-    return SignedBatch(batch.batch_id, sendable(body), outcomes)
+def _signed_batch(
+    batch: SettlementBatch, signatures: Sequence[Signature], delivery: Delivery, outcomes: dict[str, int]
+) -> SignedBatch:
+    body = batch.form.fill([signature.to_message() for signature in signatures])
+    content_sha256 = sha256_hex(body)
+    traceparent = traceparent_of(delivery.attributes, content_sha256)
+    # A batch without a group is one of its own, the same whoever sends it again.
+    group_id = delivery.system_attributes.get("MessageGroupId", batch.batch_id)
+    return SignedBatch(batch.batch_id, body, content_sha256, traceparent, group_id, outcomes)
 
 
 def _stand_in(key: SigningKey, algorithm: str) -> Signature:
-    # As long as the real one, unless that is a replay under a former, longer label; so the size is checked again.
     return Signature(
         algorithm=algorithm,
         key_alias=key.alias,

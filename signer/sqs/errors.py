@@ -1,9 +1,6 @@
-"""What goes wrong at the queues, in our terms; botocore's own words stay out, since some of them quote the message."""
+"""What goes wrong at the queues, in our terms."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
-from botocore.exceptions import BotoCoreError, ClientError
+from collections.abc import Sequence
 
 from signer.errors import SignerError, UnavailableError
 from signer.transactions import Refusal
@@ -15,11 +12,23 @@ class QueueUnavailableError(UnavailableError):
     code = "queue_unavailable"
 
 
+class PayloadUnavailableError(UnavailableError):
+    """The store of large bodies did not give or take one now."""
+
+    code = "payload_unavailable"
+
+
 class LeaseLostError(SignerError):
     """The message is no longer ours: it was, or will be, delivered again, and whoever has it then finishes it."""
 
     code = "lease_lost"
     retryable = True
+
+
+class ReceivesExhaustedError(SignerError):
+    """The batch failed so often that the next time the queue would move it away, and nobody would know why."""
+
+    code = "receives_exhausted"
 
 
 class BatchDeferredError(SignerError):
@@ -33,15 +42,3 @@ class BatchDeferredError(SignerError):
         self.cause = cause
         self.batch_id = batch_id
         self.refusals = tuple(refusals)
-
-
-@contextmanager
-def queue_call(operation: str) -> Iterator[None]:
-    """Turn every failure of the AWS call inside into `QueueUnavailableError`."""
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        # The code or class only: `ParamValidationError`, for one, prints the parameters, and so the message's body.
-        fault = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else type(error).__name__
-        msg = f"{operation} failed: {fault}"
-        raise QueueUnavailableError(msg) from None

@@ -1,15 +1,16 @@
 """The inbound queue: receive, extend or end a message's invisibility, delete."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from signer.settings import SqsSettings
-from signer.sqs.errors import queue_call
+from signer.sqs.calls import insist
 from signer.sqs.messages import Delivery
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import ChangeMessageVisibilityBatchRequestEntryTypeDef
 
 
 class InboundQueue:
@@ -26,16 +27,18 @@ class InboundQueue:
 
     def receive(self, most: int) -> list[Delivery]:
         """Wait for up to `most` (1 to 10) messages."""
+        return insist("ReceiveMessage", lambda: self._receive(most))
+
+    def _receive(self, most: int) -> list[Delivery]:
         asked_at_s = time.monotonic()
-        with queue_call("ReceiveMessage"):
-            answer = self._client.receive_message(
-                QueueUrl=self._url,
-                MaxNumberOfMessages=most,
-                WaitTimeSeconds=self._wait_s,
-                VisibilityTimeout=self._visibility_timeout_s,
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
+        answer = self._client.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=most,
+            WaitTimeSeconds=self._wait_s,
+            VisibilityTimeout=self._visibility_timeout_s,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
+        )
         received_at_s = time.monotonic()
         return [
             Delivery(
@@ -53,21 +56,24 @@ class InboundQueue:
     def hide(self, seconds_by_handle: Mapping[str, int]) -> dict[str, str]:
         """Hide up to ten messages for so long from now (0: not at all); gives handle and code of each one refused."""
         handles = list(seconds_by_handle)
-        with queue_call("ChangeMessageVisibilityBatch"):
-            answer = self._client.change_message_visibility_batch(
-                QueueUrl=self._url,
-                Entries=[
-                    {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": seconds_by_handle[handle]}
-                    for index, handle in enumerate(handles)
-                ],
-            )
+        entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
+            {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": seconds_by_handle[handle]}
+            for index, handle in enumerate(handles)
+        ]
+        answer = insist(
+            "ChangeMessageVisibilityBatch",
+            lambda: self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries),
+        )
         # The Query protocol's codes had a prefix (`AWS.SimpleQueueService.`), and some endpoints still send it.
         return {handles[int(entry["Id"])]: entry["Code"].rpartition(".")[2] for entry in answer.get("Failed", [])}
 
-    def delete(self, receipt_handle: str) -> None:
-        """Remove a message for good."""
-        with queue_call("DeleteMessage"):
-            self._client.delete_message(QueueUrl=self._url, ReceiptHandle=receipt_handle)
+    def delete(self, receipt_handle: str, still_ours: Callable[[], None]) -> None:
+        """Remove a message for good; `still_ours` raises once that is no longer for us to do."""
+        insist(
+            "DeleteMessage",
+            lambda: self._client.delete_message(QueueUrl=self._url, ReceiptHandle=receipt_handle),
+            still_ours,
+        )
 
 
 def queue_name(url: str) -> str:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,6 +59,10 @@ class Leases:
         self._clock = clock
         self._lock = threading.Lock()
         self._leases: dict[str, Lease] = {}
+        self._beating: set[str] = set()
+        """The handles in the call of the heartbeat that is under way."""
+        self._after_beat: dict[str, int] = {}
+        """What is to be hidden, and for how long, once it is not."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sqs-heartbeat", daemon=True)
 
@@ -94,23 +98,28 @@ class Leases:
     def end(self, lease: Lease) -> None:
         """Stop extending it; what becomes of the message is the caller's business."""
         with self._lock:
-            self._leases.pop(lease.message_id, None)
+            # Unless the message was delivered here once more since, and has another lease.
+            if self._leases.get(lease.message_id) is lease:
+                del self._leases[lease.message_id]
 
     def delete(self, lease: Lease) -> None:
         """Remove the message from the queue for good, if it is still ours."""
-        lease.check()
-        self._inbound.delete(lease.receipt_handle)
+        self._inbound.delete(lease.receipt_handle, lease.check)
 
-    def give_back(self, leases: Sequence[Lease], after_s: int) -> None:
-        """Let messages (ten at most) come again in `after_s`; where that fails, they do once their time is up."""
-        for lease in leases:
+    def give_back(self, leases: Sequence[tuple[Lease, int]]) -> None:
+        """Let messages come again in so many seconds; where that fails, they do once their time is up."""
+        for lease, _ in leases:
             self.end(lease)
-        seconds = {lease.receipt_handle: after_s for lease in leases if lease.held}
-        try:
-            if seconds:
-                self._inbound.hide(seconds)
-        except Exception as error:  # noqa: BLE001 - nothing depends on it
-            self._logger.warning("lease.give_back_failed", messages=len(seconds), error_type=type(error).__name__)
+        self._show([(lease, after_s) for lease, after_s in leases if lease.held])
+
+    def abandon(self) -> None:
+        """Let others have at once whatever is still held here; whoever works on it finds it lost."""
+        with self._lock:
+            leases = [lease for lease in self._leases.values() if lease.held]
+            for lease in leases:
+                lease.lost = "it was given up"
+            self._leases.clear()
+        self._show([(lease, 0) for lease in leases])
 
     def beat(self) -> None:
         """Extend every lease, ten to a call; a call that fails is a beat missed for its ten."""
@@ -121,19 +130,45 @@ class Leases:
 
     def _extend(self, leases: Sequence[Lease]) -> None:
         sent_at_s = self._clock()
-        by_handle = {lease.receipt_handle: lease for lease in leases if self._extension_s(lease, sent_at_s) > 0}
-        seconds = {handle: self._extension_s(lease, sent_at_s) for handle, lease in by_handle.items()}
-        if not seconds:
-            return
+        with self._lock:
+            by_handle = {lease.receipt_handle: lease for lease in leases if self._leases.get(lease.message_id) is lease}
+            all_seconds = {
+                handle: _within_limit_s(lease, self._visibility_timeout_s, sent_at_s)
+                for handle, lease in by_handle.items()
+            }
+            seconds = {handle: seconds for handle, seconds in all_seconds.items() if seconds}
+            self._beating = set(seconds)
         try:
-            refused = self._inbound.hide(seconds)
+            refused = self._inbound.hide(seconds) if seconds else {}
         except QueueUnavailableError as error:
             self._logger.warning("heartbeat.missed", reason=error.message, messages=len(seconds))
             return
+        finally:
+            with self._lock:
+                given_back, self._after_beat, self._beating = self._after_beat, {}, set()
+            self._hide(given_back)
         with self._lock:
-            for handle, lease in by_handle.items():
-                if lease.receipt_handle == handle:
-                    self._note(lease, refused.get(handle), sent_at_s + seconds[handle])
+            for handle, extension_s in seconds.items():
+                lease = by_handle[handle]
+                if lease.receipt_handle == handle and self._leases.get(lease.message_id) is lease:
+                    self._note(lease, refused.get(handle), sent_at_s + extension_s)
+
+    def _show(self, leases: Sequence[tuple[Lease, int]]) -> None:
+        now_s = self._clock()
+        with self._lock:
+            seconds = {lease.receipt_handle: _within_limit_s(lease, after_s, now_s) for lease, after_s in leases}
+            # The beat under way could arrive later than we do, and hide them anew: it has the last word.
+            self._after_beat |= {handle: seconds.pop(handle) for handle in self._beating & seconds.keys()}
+        self._hide(seconds)
+
+    def _hide(self, seconds: Mapping[str, int]) -> None:
+        handles = list(seconds)
+        for start in range(0, len(handles), _MOST_IN_ONE_CALL):
+            part = {handle: seconds[handle] for handle in handles[start : start + _MOST_IN_ONE_CALL]}
+            try:
+                self._inbound.hide(part)
+            except Exception as error:  # noqa: BLE001 - nothing depends on it
+                self._logger.warning("lease.give_back_failed", messages=len(part), error_type=type(error).__name__)
 
     def _note(self, lease: Lease, code: str | None, until_s: float) -> None:
         if code in _LOST:
@@ -143,10 +178,6 @@ class Leases:
         elif code is None and lease.held:
             lease.held_until_s = until_s
 
-    def _extension_s(self, lease: Lease, now_s: float) -> int:
-        # SQS refuses, rather than shortens, what would go beyond twelve hours from the receive.
-        return min(self._visibility_timeout_s, int(lease.taken_at_s + _LONGEST_S - now_s))
-
     def _run(self) -> None:
         while not self._closing.wait(self._visibility_timeout_s / 3):
             try:
@@ -155,3 +186,8 @@ class Leases:
                 self._logger.error(  # noqa: TRY400 - the exception's text could quote a message
                     "heartbeat.failed", error_type=type(error).__name__, traceback=frames_of(error)
                 )
+
+
+def _within_limit_s(lease: Lease, wanted_s: int, now_s: float) -> int:
+    # SQS refuses, rather than shortens, what would go beyond twelve hours from the receive.
+    return max(0, min(wanted_s, int(lease.taken_at_s + _LONGEST_S - now_s)))

@@ -3,12 +3,15 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueOutputTypeDef
 
 Attributes = Mapping[str, "MessageAttributeValueOutputTypeDef"]
+
+_SHA256_LENGTH: Final = 64
+_TRACEPARENT_LENGTH: Final = 55
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,7 @@ class Delivery:
     message_id: str
     receipt_handle: str
     body: str
+    """The batch, or a pointer to where it lies."""
     attributes: Attributes
     system_attributes: Mapping[str, str]
     asked_at_s: float
@@ -41,17 +45,42 @@ class SignedBatch:
     """A batch that may go out: every signature in it is verified, audited and kept."""
 
     batch_id: str
-    body: str
+    body: bytes
+    content_sha256: str
+    """Of the body, in hex: equal bodies are the same batch, however often it comes by."""
+    traceparent: str
+    group_id: str
+    """What keeps its place in a queue that keeps order."""
     outcomes: Mapping[str, int]
     """How many transactions were `signed`, and how many `replayed`."""
 
     def attributes(self) -> Attributes:
         """Give the message attributes it travels with."""
-        return {"batch_id": string_attribute(self.batch_id), "content_sha256": string_attribute(sha256_hex(self.body))}
+        return _attributes(self.batch_id, self.content_sha256, self.traceparent)
 
-    def size_bytes(self) -> int:
-        """Give its size as SQS counts it."""
-        return size_bytes(self.body, self.attributes())
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message to be sent; the same at every attempt."""
+
+    body: str
+    attributes: Attributes
+    group_id: str
+    """For FIFO queues, as is the next."""
+    deduplication_id: str
+
+
+def signed_size_bytes(batch_id: str, body_bytes: int) -> int:
+    """Give the size of a signed batch in the queue, before there is one."""
+    return body_bytes + attributes_bytes(_attributes(batch_id, "0" * _SHA256_LENGTH, "0" * _TRACEPARENT_LENGTH))
+
+
+def _attributes(batch_id: str, content_sha256: str, traceparent: str) -> Attributes:
+    return {
+        "batch_id": string_attribute(batch_id),
+        "content_sha256": string_attribute(content_sha256),
+        "traceparent": string_attribute(traceparent),
+    }
 
 
 def string_attribute(value: str) -> "MessageAttributeValueOutputTypeDef":
@@ -61,7 +90,12 @@ def string_attribute(value: str) -> "MessageAttributeValueOutputTypeDef":
 
 def size_bytes(body: str, attributes: Attributes) -> int:
     """Count as SQS does: the body, and each attribute's name, type and value."""
-    return len(body.encode()) + sum(
+    return len(body.encode()) + attributes_bytes(attributes)
+
+
+def attributes_bytes(attributes: Attributes) -> int:
+    """Count the attributes alone."""
+    return sum(
         len(name.encode())
         + len(attribute["DataType"].encode())
         + len(attribute.get("StringValue", "").encode())
@@ -70,11 +104,6 @@ def size_bytes(body: str, attributes: Attributes) -> int:
     )
 
 
-def sendable(json_text: str) -> str:
-    """Escape the two characters that JSON may hold raw and SQS refuses (outside #x9 #xA #xD #x20-#xFFFD #x10000-)."""
-    return json_text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
-
-
-def sha256_hex(body: str) -> str:
+def sha256_hex(body: bytes) -> str:
     """Name a body by its content."""
-    return hashlib.sha256(body.encode()).hexdigest()
+    return hashlib.sha256(body).hexdigest()

@@ -3,19 +3,20 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
+from signer import failpoints
 from signer.errors import SignerError
 from signer.logs import Logger, frames_of
-from signer.metrics import Metrics, Stopwatch
+from signer.metrics import Metrics
+from signer.sqs.case import Case
 from signer.sqs.desk import SigningDesk
-from signer.sqs.errors import BatchDeferredError, LeaseLostError
+from signer.sqs.errors import BatchDeferredError, LeaseLostError, ReceivesExhaustedError
 from signer.sqs.forwarder import Forwarder
-from signer.sqs.lease import Lease, Leases
-from signer.sqs.messages import Delivery
+from signer.sqs.lease import Leases
+from signer.sqs.patience import Patience
 from signer.transactions import BatchRefusedError
 
 
@@ -27,24 +28,18 @@ class End(StrEnum):
     RETURNED = "returned"
     LOST_LEASE = "lost_lease"
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the message has left the queue."""
+        return self in (End.FORWARDED, End.QUARANTINED)
 
-_LONGEST_RETRY_S: Final = 900
+
 _LOG_EVENTS: Final = {
     End.FORWARDED: (logging.INFO, "batch.forwarded"),
     End.QUARANTINED: (logging.WARNING, "batch.quarantined"),
     End.RETURNED: (logging.WARNING, "batch.returned"),
     End.LOST_LEASE: (logging.WARNING, "batch.lost_lease"),
 }
-
-
-@dataclass(slots=True)
-class Case:
-    """One message in flight, and what its log line will say."""
-
-    delivery: Delivery
-    lease: Lease
-    watch: Stopwatch
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class BatchWorker:
@@ -55,37 +50,53 @@ class BatchWorker:
         desk: SigningDesk,
         forwarder: Forwarder,
         leases: Leases,
-        retry_after_s: int,
+        patience: Patience,
         metrics: Metrics,
         logger: Logger,
     ) -> None:
         self._desk = desk
         self._forwarder = forwarder
         self._leases = leases
-        self._retry_after_s = retry_after_s
+        self._patience = patience
         self._metrics = metrics
         self._logger = logger
 
-    def work_off(self, case: Case) -> None:
-        """Do all that is to be done for one message; raises nothing, and never deletes what is not safe downstream."""
-        case.watch.add("admission", time.monotonic() - case.delivery.received_at_s)
-        end = self._end(case)
-        if end in (End.FORWARDED, End.QUARANTINED):
-            self._leases.end(case.lease)
-        else:
-            self._leases.give_back([case.lease], self._retry_after(case.delivery))
-        self._close(case, end)
+    def work_off(self, case: Case, tell_size: Callable[[int], None]) -> End:
+        """Do all that is to be done for one message; raises nothing, and never deletes what is not safe downstream.
 
-    def hand_back(self, cases: Sequence[Case]) -> None:
+        `tell_size` is called with the number of its transactions, once it was read.
+        """
+        case.watch.add("admission", time.monotonic() - case.delivery.received_at_s)
+        end = self._end(case, tell_size)
+        if end.is_done:
+            self._leases.end(case.lease)
+            self._patience.forget(case.delivery)
+        else:
+            self._patience.note(case.delivery, case.facts["code"])
+            self._leases.give_back([(case.lease, self._patience.pause_s(case.delivery, case.facts["code"]))])
+        self._close(case, end)
+        return end
+
+    def hand_back(self, cases: Sequence[Case], code: str) -> None:
         """Let others have messages that nobody has begun to work on, at once."""
-        self._leases.give_back([case.lease for case in cases], 0)
+        self._leases.give_back([(case.lease, 0) for case in cases])
         for case in cases:
-            case.facts["code"] = "shutting_down"
+            self._patience.note(case.delivery, code)
+            case.facts["code"] = code
             self._close(case, End.RETURNED)
 
-    def _end(self, case: Case) -> End:
+    def _end(self, case: Case, tell_size: Callable[[int], None]) -> End:
+        if self._patience.is_spent(case.delivery):
+            return self._attempt(case, lambda: self._give_up(case))
+        end = self._attempt(case, lambda: self._sign_and_forward(case, tell_size))
+        if end is End.RETURNED and self._patience.is_last_try(case.delivery):
+            self._patience.note(case.delivery, case.facts["code"])
+            return self._attempt(case, lambda: self._give_up(case))
+        return end
+
+    def _attempt(self, case: Case, step: Callable[[], End]) -> End:
         try:
-            return self._sign_and_forward(case)
+            return step()
         except LeaseLostError as error:
             case.facts.update(code=error.code, reason=error.message)
             return End.LOST_LEASE
@@ -95,36 +106,43 @@ class BatchWorker:
             case.facts.update(code="internal_error", error_type=type(error).__name__, traceback=frames_of(error))
         return End.RETURNED
 
-    def _sign_and_forward(self, case: Case) -> End:
+    def _sign_and_forward(self, case: Case, tell_size: Callable[[int], None]) -> End:
         case.lease.check()
+        failpoints.reach("received")
         try:
-            signed = self._desk.sign(case.delivery, case.watch)
+            signed = self._desk.sign(case.delivery, case.watch, tell_size)
         except BatchDeferredError as deferred:
             _note(case, deferred)
             raise deferred.cause from None
         except BatchRefusedError as refused:
-            _note(case, refused)
-            self._quarantine(case, refused)
-            return End.QUARANTINED
+            return self._quarantine(case, refused)
         case.facts.update(
             batch_id=signed.batch_id, transactions=sum(signed.outcomes.values()), outcomes=dict(signed.outcomes)
         )
         case.lease.check()
         with case.watch.stage("forward"):
-            self._forwarder.forward(signed, case.delivery)
+            self._forwarder.forward(signed, case.lease.check)
         self._leases.delete(case.lease)
+        failpoints.reach("deleted")
         self._metrics.last_success.labels("sqs").set_to_current_time()
         return End.FORWARDED
 
-    def _quarantine(self, case: Case, refused: BatchRefusedError) -> None:
-        self._desk.record_quarantine(case.delivery, refused)
-        case.lease.check()
-        self._forwarder.quarantine(case.delivery, refused)
-        self._leases.delete(case.lease)
+    def _give_up(self, case: Case) -> End:
+        history = self._patience.history(case.delivery)
+        last = f"the last time here: {history[-1].code}" if history else "and nobody here knows why"
+        msg = f"delivered {case.delivery.receive_count} times in vain, {last}; next time it could become a dead letter"
+        exhausted = ReceivesExhaustedError(msg)
+        return self._quarantine(case, BatchRefusedError(exhausted, case.facts.get("batch_id"), case.refusals))
 
-    def _retry_after(self, delivery: Delivery) -> int:
-        # Twice as long each time: a batch must not spend its receives, and be dead, while others mend what is broken.
-        return min(self._retry_after_s << min(delivery.receive_count - 1, 10), _LONGEST_RETRY_S)
+    def _quarantine(self, case: Case, refused: BatchRefusedError) -> End:
+        _note(case, refused)
+        case.lease.check()
+        self._desk.record_quarantine(case.delivery, refused)
+        history = self._patience.history(case.delivery)
+        self._forwarder.quarantine(case.delivery, refused, history, case.lease.check)
+        self._leases.delete(case.lease)
+        failpoints.reach("deleted")
+        return End.QUARANTINED
 
     def _close(self, case: Case, end: End) -> None:
         level, name = _LOG_EVENTS[end]
@@ -140,10 +158,8 @@ class BatchWorker:
 
 
 def _note(case: Case, unsigned: BatchRefusedError | BatchDeferredError) -> None:
-    case.facts.update(
-        batch_id=unsigned.batch_id,
-        code=unsigned.cause.code,
-        reason=unsigned.cause.message,
-        transactions=len(unsigned.refusals),
-        outcomes=dict(Counter(refusal.error.code for refusal in unsigned.refusals)),
-    )
+    case.refusals = unsigned.refusals
+    case.facts.update(batch_id=unsigned.batch_id, code=unsigned.cause.code, reason=unsigned.cause.message)
+    if unsigned.refusals or "transactions" not in case.facts:
+        outcomes = Counter(refusal.error.code for refusal in unsigned.refusals)
+        case.facts.update(transactions=len(unsigned.refusals), outcomes=dict(outcomes))

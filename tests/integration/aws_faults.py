@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.client import BaseClient
 from botocore.compat import HTTPHeaders
 from botocore.exceptions import ReadTimeoutError
 from botocore.httpsession import URLLib3Session
-from mypy_boto3_sqs import SQSClient
 
 _PATIENCE_S = 20.0
 
@@ -25,8 +25,18 @@ class Call:
     request: AWSPreparedRequest
 
     def answer(self, status: int, body: dict[str, Any]) -> AWSResponse:
-        """Answer in AWS's stead."""
-        return AWSResponse(self.request.url, status, HTTPHeaders(), _Raw(body))
+        """Answer in AWS's stead, as SQS does."""
+        return AWSResponse(self.request.url, status, HTTPHeaders(), _Raw(json.dumps(body).encode()))
+
+    def refuse(self, status: int, code: str) -> AWSResponse:
+        """Answer in AWS's stead, as S3 does, that nothing was done."""
+        body = f"<Error><Code>{code}</Code><Message>refused by a test</Message></Error>"
+        return AWSResponse(self.request.url, status, HTTPHeaders(), _Raw(body.encode()))
+
+    def send(self) -> AWSResponse:
+        """Let AWS do it, and give its answer."""
+        answer: AWSResponse = URLLib3Session().send(self.request)
+        return answer
 
 
 Fault = Callable[[Call], AWSResponse | None]
@@ -36,13 +46,13 @@ Fault = Callable[[Call], AWSResponse | None]
 class AwsFaults:
     """Sits between one client and the network; nothing fails until a fault is put in."""
 
-    def __init__(self, client: SQSClient) -> None:
+    def __init__(self, client: BaseClient) -> None:
         self.calls: list[Call] = []
         """Every attempt, in order."""
         self._faults: list[tuple[str, str, Fault]] = []
         # What a hook returns is the answer; the stubs know of none that returns anything.
         hook: Callable[..., Any] = self._before_send
-        client.meta.events.register("before-send.sqs", hook)
+        client.meta.events.register(f"before-send.{client.meta.service_model.service_name}", hook)
 
     def of(self, operation: str) -> list[Call]:
         """Give the calls of one operation."""
@@ -60,10 +70,17 @@ class AwsFaults:
         """AWS does what is asked, but nobody hears of it."""
 
         def do_and_lose(call: Call) -> AWSResponse:
-            URLLib3Session().send(call.request)
+            call.send()
             raise ReadTimeoutError(endpoint_url=call.request.url)
 
         with self._fault(operation, queue_url, do_and_lose):
+            yield
+
+    @contextmanager
+    def first(self, times: int, operation: str, fault: Fault) -> Iterator[None]:
+        """So many calls meet `fault`; the next ones pass."""
+        left = iter(range(times))
+        with self._fault(operation, "", lambda call: None if next(left, None) is None else fault(call)):
             yield
 
     @contextmanager
@@ -112,12 +129,12 @@ class AwsFaults:
     def _before_send(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse | None:
         call = Call(
             event_name.rpartition(".")[2],
-            json.loads(str(request.body, "utf-8") if isinstance(request.body, bytes) else "{}"),
+            json.loads(request.body) if isinstance(request.body, bytes) and "X-Amz-Target" in request.headers else {},
             request,
         )
         self.calls.append(call)
         for operation, queue_url, fault in list(self._faults):
-            if operation == call.operation and queue_url in ("", call.parameters["QueueUrl"]):
+            if operation == call.operation and queue_url in ("", call.parameters.get("QueueUrl")):
                 return fault(call)
         return None
 
@@ -144,8 +161,8 @@ class Gate:
 
 
 class _Raw:
-    def __init__(self, body: dict[str, Any]) -> None:
-        self._body = json.dumps(body).encode()
+    def __init__(self, body: bytes) -> None:
+        self._body = body
 
     def stream(self, **_: Any) -> Iterator[bytes]:
         yield self._body

@@ -14,7 +14,7 @@ from structlog.testing import LogCapture
 from signer.demo.stack import Emulator
 from signer.logs import Logger
 from signer.settings import SqsSettings
-from signer.sqs.client import make_client
+from signer.sqs.client import make_clients
 from signer.sqs.consumer import Consumer
 from tests.integration.aws_faults import AwsFaults
 from tests.integration.queues import Queues, fresh_queues, until
@@ -47,6 +47,8 @@ class Entrance:
     simulation: Simulation
     queues: Queues
     faults: AwsFaults
+    object_faults: AwsFaults | None
+    """Of S3; None where the settings name no buckets."""
     log: list[Any] = field(default_factory=list)
 
     def count(self, event: str) -> int:
@@ -90,11 +92,13 @@ def make_entrance(emulator: Emulator, queues: Queues) -> Iterator[StartEntrance]
                 }
             )
             simulation = simulate({"settlement": frozenset({_caller(queues)}), "payout": frozenset({"nobody"})})
-            client = stack.enter_context(closing(make_client(settings)))
+            clients = stack.enter_context(closing(make_clients(settings)))
             log = LogCapture()
-            consumer = Consumer(client, settings, simulation.service, simulation.metrics, _logger(log), 30.0)
+            consumer = Consumer(clients, settings, simulation.service, simulation.metrics, _logger(log), 30.0)
             stack.callback(consumer.drain, _DRAIN_S)
-            return Entrance(consumer, client, simulation, queues, AwsFaults(client), log.entries)
+            objects = None if clients.objects is None else AwsFaults(clients.objects)
+            faults = AwsFaults(clients.queues)
+            return Entrance(consumer, clients.queues, simulation, queues, faults, objects, log.entries)
 
         yield make
 

@@ -30,7 +30,7 @@ class Queue:
     client: SQSClient
     url: str
 
-    def put(self, body: str, **attributes: str | bytes) -> str:
+    def put(self, body: str, **attributes: str | bytes | int) -> str:
         """Send a message with these attributes; gives its id."""
         answer = self.client.send_message(
             QueueUrl=self.url,
@@ -38,6 +38,29 @@ class Queue:
             MessageAttributes={name: _attribute(value) for name, value in attributes.items()},
         )
         return answer["MessageId"]
+
+    def put_in_group(self, group_id: str, body: str) -> str:
+        """Send a message to a FIFO queue, never as a duplicate; gives its id."""
+        answer = self.client.send_message(
+            QueueUrl=self.url, MessageBody=body, MessageGroupId=group_id, MessageDeduplicationId=uuid4().hex
+        )
+        return answer["MessageId"]
+
+    def move_after(self, receives: int) -> "Queue":
+        """Give the queue a dead-letter queue, where messages go after so many receives."""
+        suffix = ".fifo" if self.url.endswith(".fifo") else ""
+        kind: Mapping[QueueAttributeNameType, str] = {"FifoQueue": "true"} if suffix else {}
+        dead = self.client.create_queue(QueueName=f"dead-{uuid4().hex[:8]}{suffix}", Attributes=kind)["QueueUrl"]
+        arn = self.client.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": receives})
+        self.client.set_queue_attributes(QueueUrl=self.url, Attributes={"RedrivePolicy": policy})
+        return Queue(self.client, dead)
+
+    def receive_in_vain(self, times: int) -> None:
+        """Spend so many receives of each message."""
+        for _ in range(times):
+            for message in self.look():
+                self.show_again(message["ReceiptHandle"])
 
     def take(self, count: int = 1) -> list[MessageTypeDef]:
         """Receive exactly `count` messages, waiting for them."""
@@ -104,7 +127,7 @@ def batch(*transaction_ids: str, **changes: Any) -> str:
     return json.dumps({**document, **changes})
 
 
-def _attribute(value: str | bytes) -> MessageAttributeValueTypeDef:
+def _attribute(value: str | bytes | int) -> MessageAttributeValueTypeDef:
     if isinstance(value, bytes):
         return {"DataType": "Binary", "BinaryValue": value}
-    return {"DataType": "String", "StringValue": value}
+    return {"DataType": "Number" if isinstance(value, int) else "String", "StringValue": str(value)}

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -46,6 +47,7 @@ def test_it_travels_with_its_batch_id_and_its_hash(entrance: Entrance) -> None:
     assert attributes == {
         "batch_id": "STL-1",
         "content_sha256": hashlib.sha256(message["Body"].encode()).hexdigest(),
+        "traceparent": ANY,
     }
 
 

@@ -1,6 +1,7 @@
 """The reasons of a quarantine entry fit beside the body, whatever its size."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import given
@@ -8,17 +9,27 @@ from hypothesis import strategies as st
 
 from signer.errors import ConflictError
 from signer.sqs.messages import Delivery, size_bytes, string_attribute
+from signer.sqs.patience import Failure
 from signer.sqs.quarantine import quarantine_attributes
 from signer.transactions import BatchRefusedError, Refusal
 
 LIMIT = 4096
 
 
+FIRST = datetime(2028, 3, 8, 12, tzinfo=UTC)
+HISTORY = [Failure(2, "hsm_unavailable", FIRST + timedelta(minutes=1))]
+
+
 def reasons_and_size(body: str, refused: BatchRefusedError, own: int = 0) -> tuple[dict[str, Any] | None, int]:
     """Give the reasons that were found room for, and the size of the whole message."""
     attributes = {f"own-{number}": string_attribute("ü") for number in range(own)}
-    delivery = Delivery("message-1", "handle", body, attributes, {"ApproximateReceiveCount": "3"}, 0.0, 0.0)
-    given_attributes = quarantine_attributes(delivery, refused, "inbound", LIMIT)
+    system = {
+        "ApproximateReceiveCount": "3",
+        "ApproximateFirstReceiveTimestamp": str(int(FIRST.timestamp() * 1000)),
+        "MessageGroupId": "bank-7",
+    }
+    delivery = Delivery("message-1", "handle", body, attributes, system, 0.0, 0.0)
+    given_attributes = quarantine_attributes(delivery, refused, HISTORY, "inbound", LIMIT)
     assert len(given_attributes) <= 10
     assert own == 10 or set(attributes) <= set(given_attributes)
     text = given_attributes["quarantine"]["StringValue"] if "quarantine" in given_attributes else None
@@ -33,7 +44,7 @@ def refusal_of(count: int) -> BatchRefusedError:
 
 
 def test_everything_is_said_where_there_is_room() -> None:
-    """Code, message, origin and every transaction stand in the reasons."""
+    """Code, message, origin, what happened to it before, and every transaction stand in the reasons."""
     reasons, _ = reasons_and_size("body", refusal_of(1))
     assert reasons == {
         "code": "transaction_conflict",
@@ -42,6 +53,9 @@ def test_everything_is_said_where_there_is_room() -> None:
         "queue": "inbound",
         "message_id": "message-1",
         "receive_count": 3,
+        "first_received": "2028-03-08T12:00:00.000000Z",
+        "group_id": "bank-7",
+        "history": [{"receive": 2, "code": "hsm_unavailable", "at": "2028-03-08T12:01:00.000000Z"}],
         "transactions": [
             {"index": 0, "transaction_id": "TXN-0", "code": "transaction_conflict", "message": "bound to other content"}
         ],
@@ -74,7 +88,7 @@ def test_all_ten_attributes_of_a_message_outweigh_the_reasons() -> None:
 def test_reasons_of_an_earlier_quarantine_are_replaced() -> None:
     """A message sent in again from quarantine does not carry its old reasons along for ever."""
     delivery = Delivery("message-1", "handle", "body", {"quarantine": string_attribute("old")}, {}, 0.0, 0.0)
-    attributes = quarantine_attributes(delivery, refusal_of(0), "inbound", LIMIT)
+    attributes = quarantine_attributes(delivery, refusal_of(0), [], "inbound", LIMIT)
     assert list(attributes) == ["quarantine"]
     assert "old" not in attributes["quarantine"]["StringValue"]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from signer.errors import InvalidInputError
 from signer.signatures import RSASSA_PSS_SHA_256
-from signer.transactions import BatchRefusedError, parse_batch, parse_request, render_signed
+from signer.transactions import BatchRefusedError, parse_batch, parse_request
 
 MESSAGE = {"amount": "1250.00", "currency": "EUR"}
 
@@ -52,8 +52,8 @@ def test_the_signed_batch_is_the_batch_in_its_order_with_signatures() -> None:
     """Nothing is lost, added or moved but schema and signatures, and the same input gives the same bytes."""
     document = batch()
     parsed = parse_batch(json.dumps(document).encode(), 10)
-    rendered = render_signed(parsed, [{"value": "one"}, {"value": "two"}])
-    assert rendered == render_signed(parsed, [{"value": "one"}, {"value": "two"}])
+    rendered = parsed.form.fill([{"value": "one"}, {"value": "two"}])
+    assert rendered == parsed.form.fill([{"value": "one"}, {"value": "two"}])
     signed = json.loads(rendered)
     assert list(signed) == list(document)
     assert signed["schema"] == "signed-settlement-batch/1"
@@ -140,12 +140,12 @@ def test_a_request_signs_a_ready_digest() -> None:
         "digest": base64.b64encode(digest).decode(),
         "algorithm": "RSASSA_PSS_SHA_256",
     }
-    request = parse_request(json.dumps(document).encode())
+    request = parse_request(json.dumps(document).encode(), "~once:1")
     assert (request.digest, request.algorithm) == (digest, RSASSA_PSS_SHA_256)
     for size in (0, 31, 33, 64):
         document["digest"] = base64.b64encode(b"x" * size).decode()
         with pytest.raises(InvalidInputError):
-            parse_request(json.dumps(document).encode())
+            parse_request(json.dumps(document).encode(), "~once:1")
 
 
 JSON = st.recursive(
@@ -179,6 +179,6 @@ def test_any_document_is_parsed_or_refused(document: Any) -> None:
     except BatchRefusedError as error:
         assert error.cause.code  # noqa: PT017 - both ways out are right
     try:
-        parse_request(body)
+        parse_request(body, "~once:1")
     except InvalidInputError as error:
         assert error.code  # noqa: PT017
