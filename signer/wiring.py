@@ -19,6 +19,8 @@ from prometheus_client import CollectorRegistry
 
 from signer import __version__, failpoints, logs
 from signer.api.app import create_app
+from signer.api.auth import Authenticator
+from signer.api.parts import Parts
 from signer.api.server import ApiServer
 from signer.audit.file import FileAuditLog
 from signer.errors import UnavailableError
@@ -194,8 +196,8 @@ def _keep_pauses_short() -> None:
 
 
 def _start_api(core: _Core, settings: Settings, http: HttpSettings, logger: logs.Logger) -> ApiServer:
-    app = create_app(core.service, core.readiness, core.metrics, http, settings.signing_timeout_s, logger)
-    server = ApiServer(app, http, logger, settings.drain_timeout_s)
+    parts = Parts(core.service, core.readiness, Authenticator(), core.metrics, logger, http, settings.signing_timeout_s)
+    server = ApiServer(create_app(parts), http, logger, settings.drain_timeout_s)
     server.start()
     return server
 

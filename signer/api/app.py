@@ -20,13 +20,12 @@ from signer.api.body import MEDIA_TYPE
 from signer.api.errors import NotReadyError
 from signer.api.frame import Frame, request_id_of
 from signer.api.keys import describe, find_key, keys_by_alias, public_key_response
+from signer.api.parts import Parts
 from signer.api.problems import UNKNOWN_PROBLEM, Problem
 from signer.api.sign import SignEndpoint
 from signer.errors import InvalidInputError, SignerError
-from signer.logs import Logger
 from signer.metrics import Metrics
 from signer.readiness import Readiness
-from signer.settings import HttpSettings
 from signer.signing import SigningService
 
 # FastAPI records requests on its own accord as soon as anything in the process sets a telemetry provider.
@@ -44,16 +43,9 @@ class RawRoute(APIRoute):
         return self.endpoint
 
 
-def create_app(
-    service: SigningService,
-    readiness: Readiness,
-    metrics: Metrics,
-    settings: HttpSettings,
-    signing_timeout_s: float,
-    logger: Logger,
-) -> FastAPI:
+def create_app(parts: Parts) -> FastAPI:
     """Build the application; it owns threads from its first request to the end of its lifespan."""
-    signing = SignEndpoint(service, metrics, settings, signing_timeout_s, logger)
+    signing = SignEndpoint(parts)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -69,7 +61,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat path, query and Host header in its Location
         lifespan=lifespan,
-        middleware=[Middleware(Frame, metrics, logger)],
+        middleware=[Middleware(Frame, parts.metrics, parts.logger)],
         exception_handlers={
             SignerError: _on_error,
             HTTPException: _on_framework_error,
@@ -78,8 +70,8 @@ def create_app(
     )
     app.router.route_class = RawRoute
     app.add_api_route("/v1/sign", signing.sign, methods=["POST"], **openapi.SIGN)
-    _add_key_routes(app, service)
-    _add_operator_routes(app, readiness, metrics)
+    _add_key_routes(app, parts.service)
+    _add_operator_routes(app, parts.readiness, parts.metrics)
     return app
 
 

@@ -18,20 +18,16 @@ from signer.api.body import MEDIA_TYPE, read_json_body
 from signer.api.frame import REQUEST_ID_HEADER, request_id_of
 from signer.api.idempotency import HEADER, REPLAYED_HEADER, stand_in_id
 from signer.api.keys import keys_by_alias
+from signer.api.parts import Parts
 from signer.api.problems import Problem
 from signer.deadlines import Deadline
 from signer.errors import SignerError, UnavailableError
-from signer.logs import Logger
-from signer.metrics import Metrics, Stopwatch
+from signer.metrics import Stopwatch
 from signer.ports import Origin
-from signer.settings import HttpSettings
-from signer.signing import SigningService
 from signer.transactions import SigningRequest, parse_request
 from signer.work import Refused, Signed
 
 ENTRANCE: Final = "http"
-# Nobody is authenticated yet; `HttpSettings` lets nobody in but processes of this machine.
-LOOPBACK_CALLER: Final = "http:loopback"
 # A slow client must not keep its place for as long as signing may take.
 BODY_TIMEOUT_S: Final = 10.0
 
@@ -54,26 +50,20 @@ class _Exchange:
 class SignEndpoint:
     """Takes signing requests in, has them signed on the threads of `Admission`, and answers."""
 
-    def __init__(
-        self,
-        service: SigningService,
-        metrics: Metrics,
-        settings: HttpSettings,
-        signing_timeout_s: float,
-        logger: Logger,
-    ) -> None:
-        self._service = service
-        self._metrics = metrics
-        self._max_body_bytes = settings.max_body_bytes
-        self._signing_timeout_s = signing_timeout_s
-        self._logger = logger
-        self._admission = Admission(settings.max_in_flight, metrics.http_in_flight)
+    def __init__(self, parts: Parts) -> None:
+        self._service = parts.service
+        self._authenticator = parts.authenticator
+        self._metrics = parts.metrics
+        self._max_body_bytes = parts.settings.max_body_bytes
+        self._signing_timeout_s = parts.signing_timeout_s
+        self._logger = parts.logger
+        self._admission = Admission(parts.settings.max_in_flight, parts.metrics.http_in_flight)
 
     async def sign(self, request: Request) -> Response:
         """Sign one transaction; the same transaction again gets the same signature again."""
         exchange = self._exchange(request)
         try:
-            exchange.stand_in_id = stand_in_id(request.headers.getlist(HEADER), LOOPBACK_CALLER)
+            exchange.stand_in_id = stand_in_id(request.headers.getlist(HEADER), exchange.origin.caller)
             with self._admission.admit():
                 answer = await self._answer(request, exchange)
         except SignerError as error:
@@ -93,7 +83,7 @@ class SignEndpoint:
     def _exchange(self, request: Request) -> _Exchange:
         address = request.client.host if request.client is not None else "unknown"
         return _Exchange(
-            Origin(ENTRANCE, LOOPBACK_CALLER, address, request_id_of(request)),
+            Origin(ENTRANCE, self._authenticator.caller_of(request), address, request_id_of(request)),
             _uuid_or_none(request.headers.get(REQUEST_ID_HEADER, "")),
             Deadline.after(self._signing_timeout_s),
             Stopwatch(self._metrics, ENTRANCE),

@@ -19,6 +19,8 @@ from fastapi import FastAPI
 
 from signer import logs
 from signer.api.app import create_app
+from signer.api.auth import Authenticator
+from signer.api.parts import Parts
 from signer.api.server import ApiServer
 from signer.deadlines import Deadline
 from signer.errors import SignerError
@@ -172,7 +174,9 @@ def running(
         readiness.probe()
         for traces in (key_ring.signed, key_ring.threads, audit.entries):
             traces.clear()
-        app = create_app(simulation.service, readiness, metrics, http_settings, signing_timeout_s, logger)
+        app = create_app(
+            Parts(simulation.service, readiness, Authenticator(), metrics, logger, http_settings, signing_timeout_s)
+        )
         server = ApiServer(app, http_settings, logger, drain_timeout_s)
         port = server.start()
         closing.callback(server.close)
