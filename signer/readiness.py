@@ -17,6 +17,8 @@ from signer.signatures import DEFAULT_ALGORITHM, verifies
 from signer.work import signed_by, timestamp
 
 _LOOK_INTERVAL_S = 0.5
+# A probe whose call hangs in the HSM must not keep the process from its end.
+_CLOSING_TIMEOUT_S = 1.0
 _PROBE_DOMAIN = b"signer readiness probe, not a transaction\n"
 
 
@@ -60,7 +62,7 @@ class Readiness:
         self._stopping.set()
         self._metrics.ready.set(0)
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(_CLOSING_TIMEOUT_S)
         _problems_of("incidents", self._record_incidents)
 
     def drain(self) -> None:

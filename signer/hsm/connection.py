@@ -15,7 +15,7 @@ from signer.hsm.journal import Journal
 from signer.hsm.module import Module
 
 _QUIET_TIMEOUT_S: Final = 10.0
-_CLOSING_TIMEOUT_S: Final = 2.0
+_CLOSING_TIMEOUT_S: Final = 1.0
 _DEVICE_FAULTS_TO_REBUILD: Final = 2
 _ATTEMPTS_AT_START: Final = 5
 _REBUILD_PAUSES_S: Final = (0.0, 0.25, 0.5, 1.0)

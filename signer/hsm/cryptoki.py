@@ -5,6 +5,7 @@ python-pkcs11 calls `C_Initialize(NULL)`, which promises the module that only on
 """
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ CKR_USER_ALREADY_LOGGED_IN: Final = 0x100
 CKR_CRYPTOKI_ALREADY_INITIALIZED: Final = 0x191
 _CKF_OS_LOCKING_OK: Final = 0x2
 _CKU_USER: Final = 1
+_initialized_by: dict[Path, int] = {}
+"""The process that last initialised a module, with locking, by its path: the module remembers it too."""
 
 
 class _InitializeArgs(ctypes.Structure):
@@ -65,8 +68,14 @@ def initialize(path: Path) -> None:
     Raises `HsmConfigurationError` if it cannot lock or if someone initialised it before us (with who knows what
     promise about threads), and `HsmUnavailableError` for anything that another try may cure.
     """
-    arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
-    code = _function_list(path).c_initialize(ctypes.byref(arguments))
+    code = _initialize(path)
+    if code == CKR_CRYPTOKI_ALREADY_INITIALIZED and _initialized_by.get(path) == os.getpid():
+        # We did, and C_Finalize failed since.
+        finalize(path)
+        code = _initialize(path)
+        if code == CKR_CRYPTOKI_ALREADY_INITIALIZED:
+            msg = f"the PKCS#11 module {path} does not finalise"
+            raise HsmUnavailableError(msg)
     if code == CKR_CANT_LOCK:
         msg = f"the PKCS#11 module {path} cannot be used by several threads (CKR_CANT_LOCK)"
         raise HsmConfigurationError(msg)
@@ -76,6 +85,12 @@ def initialize(path: Path) -> None:
     if code != CKR_OK:
         msg = f"the PKCS#11 module {path} does not initialise (CKR 0x{code:08X})"
         raise HsmUnavailableError(msg)
+    _initialized_by[path] = os.getpid()
+
+
+def _initialize(path: Path) -> int:
+    arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
+    return int(_function_list(path).c_initialize(ctypes.byref(arguments)))
 
 
 def log_in(path: Path, session_handle: int, pin: str) -> int:

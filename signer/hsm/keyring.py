@@ -26,7 +26,7 @@ from signer.ports import AuditEntry, RawSignature, SigningKey, SignTask
 from signer.signatures import fingerprint
 
 _OPENING_TIMEOUT_S: Final = 60.0
-_CLOSING_TIMEOUT_S: Final = 10.0
+_CLOSING_TIMEOUT_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)

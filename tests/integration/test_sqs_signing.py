@@ -103,15 +103,16 @@ def test_one_line_and_the_metrics_tell_what_happened(entrance: Entrance) -> None
 
 
 def test_fifo_queues_take_what_goes_out(start_entrance: StartEntrance, emulator: Emulator) -> None:
-    """FIFO queues get the group they were sent with, and the content's hash against duplicates."""
+    """Each keeps its group; against duplicates a signed batch has its content's hash, a quarantined one its own id.
+
+    A batch that is sent in again, and is refused again, must be seen again.
+    """
     queues = fresh_queues(emulator.sqs, ".fifo")
     start_entrance(queues)
-    for body in (batch(), "not JSON"):
-        emulator.sqs.send_message(
-            QueueUrl=queues.inbound.url, MessageBody=body, MessageGroupId="bank-7", MessageDeduplicationId=body[:5]
-        )
-    for queue in (queues.outbound, queues.quarantine):
-        (message,) = queue.take()
-        assert message["Attributes"]["MessageGroupId"] == "bank-7"
-        digest = hashlib.sha256(message["Body"].encode()).hexdigest()
-        assert message["Attributes"]["MessageDeduplicationId"] == digest
+    queues.inbound.put_in_group("bank-7", batch())
+    refused_id = queues.inbound.put_in_group("bank-7", "not JSON")
+    (signed,), (refused,) = queues.outbound.take(), queues.quarantine.take()
+    assert {message["Attributes"]["MessageGroupId"] for message in (signed, refused)} == {"bank-7"}
+    digest = hashlib.sha256(signed["Body"].encode()).hexdigest()
+    assert signed["Attributes"]["MessageDeduplicationId"] == digest
+    assert refused["Attributes"]["MessageDeduplicationId"] == refused_id
