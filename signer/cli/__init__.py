@@ -1,5 +1,7 @@
 """The command line: parse, call, print. Results go to stdout, everything else to stderr."""
 
+import logging
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -41,8 +43,15 @@ def serve(config: ConfigOption = None) -> None:
     """Run the service: the queue consumer, the HTTP API, or both, until SIGTERM."""
     from signer import wiring
 
-    with errors_to_exit():
-        wiring.serve(settings.load(config))
+    try:
+        with errors_to_exit():
+            wiring.serve(settings.load(config))
+    except typer.Exit as end:
+        # Python waits for the threads of HTTP requests at its end, and one of them may hang in the HSM.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.exit_code)
 
 
 @app.command()
