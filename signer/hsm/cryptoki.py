@@ -16,11 +16,12 @@ from signer.errors import HsmConfigurationError, HsmUnavailableError
 CKR_OK: Final = 0x000
 CKR_CANT_LOCK: Final = 0x00A
 CKR_USER_ALREADY_LOGGED_IN: Final = 0x100
+CKR_CRYPTOKI_NOT_INITIALIZED: Final = 0x190
 CKR_CRYPTOKI_ALREADY_INITIALIZED: Final = 0x191
 _CKF_OS_LOCKING_OK: Final = 0x2
 _CKU_USER: Final = 1
-_initialized_by: dict[Path, int] = {}
-"""The process that last initialised a module, with locking, by its path: the module remembers it too."""
+_unfinalized: dict[Path, int] = {}
+"""Modules that this process initialised with locking and could not finalise, with its number."""
 
 
 class _InitializeArgs(ctypes.Structure):
@@ -69,8 +70,7 @@ def initialize(path: Path) -> None:
     promise about threads), and `HsmUnavailableError` for anything that another try may cure.
     """
     code = _initialize(path)
-    if code == CKR_CRYPTOKI_ALREADY_INITIALIZED and _initialized_by.get(path) == os.getpid():
-        # We did, and C_Finalize failed since.
+    if code == CKR_CRYPTOKI_ALREADY_INITIALIZED and _unfinalized.get(path) == os.getpid():
         finalize(path)
         code = _initialize(path)
         if code == CKR_CRYPTOKI_ALREADY_INITIALIZED:
@@ -85,7 +85,7 @@ def initialize(path: Path) -> None:
     if code != CKR_OK:
         msg = f"the PKCS#11 module {path} does not initialise (CKR 0x{code:08X})"
         raise HsmUnavailableError(msg)
-    _initialized_by[path] = os.getpid()
+    _unfinalized.pop(path, None)
 
 
 def _initialize(path: Path) -> int:
@@ -100,8 +100,11 @@ def log_in(path: Path, session_handle: int, pin: str) -> int:
 
 
 def finalize(path: Path) -> None:
-    """Give up everything the process holds in the module. Errors are of no use to anyone: it ends here."""
-    _function_list(path).c_finalize(None)
+    """Give up everything the process holds in the module; if that fails, the next `initialize` tries again."""
+    if _function_list(path).c_finalize(None) in (CKR_OK, CKR_CRYPTOKI_NOT_INITIALIZED):
+        _unfinalized.pop(path, None)
+    else:
+        _unfinalized[path] = os.getpid()
 
 
 class LockingLibrary(_pkcs11.lib):

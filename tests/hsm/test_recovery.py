@@ -152,6 +152,17 @@ def test_one_stumble_does_not_rebuild_the_module(open_key_ring: OpenKeyRing, sof
         assert (opened.discarded(), tap.calls["C_Initialize"]) == (1, initialised)
 
 
+def test_a_module_that_did_not_finalise_is_finalised_again(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
+    """It then says that it is initialised already, which it is, by us and with locking: that must not be the end."""
+    with tapped(softhsm.module) as tap:
+        opened = open_key_ring(sessions=2)
+        stumbles = iter([CKR_DEVICE_ERROR] * 2)
+        tap.instead["C_Sign"] = lambda real, *arguments: next(stumbles, None) or real(*arguments)
+        tap.instead["C_Finalize"] = once(answer(CKR_GENERAL_ERROR))
+        assert sign(opened, 1) == [True]
+        assert (opened.connection.generation, tap.calls["C_Finalize"]) == (1, 2)
+
+
 def test_what_no_try_can_cure_is_not_tried_again(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
     """A code that nothing of ours should ever get costs one call and its session, and is answered at once."""
     with tapped(softhsm.module) as tap:
