@@ -96,6 +96,7 @@ def test_one_that_was_signed_and_not_accepted_is_set_aside_too(make_entrance: St
         (message,) = entrance.queues.quarantine.take()
     assert [each["code"] for each in reasons_of(message)["history"]] == ["queue_unavailable"] * 2
     assert len(entrance.simulation.key_ring.signed) == 3
+    entrance.wait_for("quarantined")
     assert entrance.lines("batch.quarantined")[0]["transactions"] == 3
 
 
