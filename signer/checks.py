@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,10 @@ from signer.errors import SignerError
 from signer.hsm.compliance import checked_public_key
 from signer.hsm.errors import HsmFault
 from signer.hsm.module import Module, crypto_user_of
-from signer.settings import Settings, SqsSettings, read_pin
+from signer.ledger.items import TTL
+from signer.ledger.table import forgets, require_table
+from signer.ledger.table import make_client as make_ledger_client
+from signer.settings import LedgerSettings, Settings, SqsSettings, read_pin
 from signer.signatures import fingerprint
 from signer.sqs.client import make_client
 from signer.wiring import forbid_core_files, key_specs
@@ -24,6 +28,7 @@ _MODULE_FIX: Final = "Check hsm.module, hsm.token and hsm.pin_file, and the modu
 _LOGIN_FIX: Final = "Do not try the same PIN again: five wrong ones lock a CloudHSM user. Compare user and password."
 _KEY_FIX: Final = "Generate the key as softhsm/provision.py does, or correct its label or fingerprint in the settings."
 _QUEUE_FIX: Final = "Check the queue's URL, AWS_REGION, the credentials and the queue policy."
+_TABLE_FIX: Final = "Check ledger.table, AWS_REGION and the credentials; docs/ledger.md says what table it needs."
 _DISK_FIX: Final = "Free at least 1 GiB: a full disk stops signing, since nothing is released without its audit record."
 
 
@@ -46,6 +51,8 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     yield from _disk("audit log", settings.audit.directory)
     if settings.ledger.path is not None:
         yield from _ledger(settings.ledger.path)
+    if settings.ledger.table is not None:
+        yield from _table(settings.ledger, settings.ledger.table)
 
 
 def _hsm(settings: Settings) -> Iterator[Check]:
@@ -117,6 +124,20 @@ def _ledger(path: Path) -> Iterator[Check]:
         yield Check("ledger", ok=False, found=f"{path} is a directory", fix="Set ledger.path to a file in it.")
         return
     yield from _disk("ledger", path.parent)
+
+
+def _table(settings: LedgerSettings, name: str) -> Iterator[Check]:
+    try:
+        with closing(make_ledger_client(settings)) as client:
+            found = require_table(client, name)
+            is_kept_tidy = forgets(client, name)
+    except SignerError as error:
+        yield Check("ledger", ok=False, found=error.message, fix=_TABLE_FIX)
+        return
+    yield Check("ledger", ok=True, found=found)
+    told = "on" if is_kept_tidy else "off: nothing is ever forgotten, and the table grows"
+    fix = None if is_kept_tidy else f"Turn the table's TTL on, with the attribute {TTL}."
+    yield Check("ledger TTL", ok=is_kept_tidy, found=told, fix=fix)
 
 
 def _disk(subject: str, directory: Path) -> Iterator[Check]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from signer.audit.file import FileAuditLog
 from signer.audit.segments import ChainDirectory
 from signer.errors import ConfigurationError
+from signer.ledger.dynamodb import DynamodbLedger
 from signer.ledger.sqlite import SqliteLedger
 from signer.logs import Logger
 from signer.metrics import Metrics
@@ -15,29 +16,32 @@ from signer.ports import AuditEntry, Claim, Claimed
 from signer.settings import LedgerSettings, Settings
 from signer.work import timestamp
 
-Ledger = SqliteLedger
+Ledger = SqliteLedger | DynamodbLedger
 
 
 @contextmanager
 def open_stores(
     settings: Settings, metrics: Metrics, logger: Logger, wall_clock: Callable[[], datetime]
 ) -> Iterator[tuple[FileAuditLog, Ledger]]:
-    """Open audit log and ledger, which are made together: where only one of them is new, the other one's twin is gone.
+    """Open audit log and ledger; files are made together: where only one of them is new, the other one's twin is gone.
 
-    Raises `ConfigurationError` then, and makes none, unless the settings say `accept_new`.
+    Raises `ConfigurationError` then, and makes none, unless the settings say `accept_new`. A table is made by nobody
+    here, and shared by processes that each begin an audit log of their own.
     """
     with ExitStack() as stack:
         chain = ChainDirectory(settings.audit.directory, settings.audit.segment_bytes, logger, wall_clock)
         audit = stack.enter_context(closing(FileAuditLog(chain, settings.audit.commit_timeout_s, metrics)))
         may_be_new = audit.is_new or settings.ledger.accept_new
         ledger = stack.enter_context(closing(_open_ledger(settings.ledger, metrics, may_be_new=may_be_new)))
-        if audit.is_new and not (ledger.is_new or settings.audit.accept_new):
+        ledger_is_new = isinstance(ledger, SqliteLedger) and ledger.is_new
+        was_in_use = isinstance(ledger, SqliteLedger) and not ledger.is_new
+        if audit.is_new and was_in_use and not settings.audit.accept_new:
             msg = (
                 f"the audit log {settings.audit.directory} is gone or empty, while the ledger {settings.ledger.path} "
                 "was in use: put it back. If it is lost for good: audit.accept_new = true"
             )
             raise ConfigurationError(msg)
-        made = [what for what, is_new in (("audit log", audit.is_new), ("ledger", ledger.is_new)) if is_new]
+        made = [what for what, is_new in (("audit log", audit.is_new), ("ledger", ledger_is_new)) if is_new]
         if made:
             # At once, before a start that fails later leaves a new ledger beside an audit log without a record.
             detail = ", ".join([f"new: {' and '.join(made)}", *accepted(settings)])
@@ -63,7 +67,8 @@ def prove(ledger: Ledger) -> None:
 
 
 def _open_ledger(settings: LedgerSettings, metrics: Metrics, *, may_be_new: bool) -> Ledger:
-    if settings.path is None:
-        msg = "this version has no ledger but SQLite's"
-        raise ConfigurationError(msg)
+    if settings.table is not None:
+        return DynamodbLedger(settings.table, settings, metrics, time.time)
+    if settings.path is None:  # pragma: no cover - the settings exclude it
+        raise AssertionError
     return SqliteLedger(settings.path, settings, metrics, time.time, may_be_new=may_be_new)

@@ -2,9 +2,11 @@
 
 import json
 import sqlite3
+from base64 import b64encode
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.chaos.evidence import Row
 
@@ -26,4 +28,15 @@ def read_sqlite(path: Path) -> list[Row]:
 def read_dynamodb(client: "DynamoDBClient", table: str) -> list[Row]:
     """Read the table."""
     pages = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
-    raise NotImplementedError(str(pages))
+    return [_row(item) for page in pages for item in page["Items"]]
+
+
+def _row(item: Mapping[str, Any]) -> Row:
+    digest = bytes(item["digest"]["B"])
+    alias, transaction_id = item["key_alias"]["S"], item["transaction_id"]["S"]
+    if "signature" not in item:
+        return Row(alias, transaction_id, digest.hex(), None)
+    # What the claim says already is not kept a second time.
+    said = {"key_alias": alias, "algorithm": item["algorithm"]["S"], "digest": b64encode(digest).decode()}
+    kept = {name: value["S"] for name, value in item["signature"]["M"].items()}
+    return Row(alias, transaction_id, digest.hex(), {**said, **kept})

@@ -108,8 +108,14 @@ class Site:
         if self.ledger == "dynamodb":
             self.dynamodb.create_table(
                 TableName=name,
-                KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-                AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+                KeySchema=[
+                    {"AttributeName": "transaction_id", "KeyType": "HASH"},
+                    {"AttributeName": "key_alias", "KeyType": "RANGE"},
+                ],
+                AttributeDefinitions=[
+                    {"AttributeName": "transaction_id", "AttributeType": "S"},
+                    {"AttributeName": "key_alias", "AttributeType": "S"},
+                ],
                 BillingMode="PAY_PER_REQUEST",
             )
 
