@@ -16,7 +16,7 @@ _LEFT: Final = 70
 _RIGHT: Final = 20
 _PANEL: Final = 220
 _GAP: Final = 70
-_TOP: Final = 110
+_TOP: Final = 160
 _ROW: Final = 22
 _COLUMNS: Final = 4
 _TICK_S: Final = 20
@@ -24,6 +24,20 @@ _THIN: Final = 2.0
 _SIGNED: Final = "#222"
 _FAILED: Final = "#d62728"
 _TITLES: Final = {"http": "HTTP: signatures per second", "sqs": "SQS: transactions forwarded per second"}
+_HOW_TO_READ: Final = (
+    "Black: what came out. Red: tries that failed; whoever failed came again. Shaded, or a stripe if it was over at "
+    "once: a fault, by its number below. The peak after it is what had waited, cut off at the top."
+)
+_TAKES: Final = {
+    Kind.SESSION: "sessions lost",
+    Kind.LOGIN: "login lost",
+    Kind.REBUILD: "module to be rebuilt",
+    Kind.THROTTLE: "throttled or slow",
+    Kind.HANG: "calls hang",
+    Kind.CRASH: "process dies",
+    Kind.SIGNATURE: "wrong signature",
+    Kind.OPERATOR: "a person has to act",
+}
 _COLOURS: Final = {
     Kind.SESSION: "#4c78a8",
     Kind.LOGIN: "#72b7b2",
@@ -55,8 +69,8 @@ class _Scale:
         return _PANEL * min(count, self.most) / self.most
 
 
-def draw(trials: Sequence[Trial], events: Sequence[Event]) -> str:
-    """Give the picture of a drill."""
+def draw(trials: Sequence[Trial], events: Sequence[Event], result: str) -> str:
+    """Give the picture of a drill, with its result in words."""
     moments = [event.at_s for event in events] + [at_s for trial in trials for at_s in (trial.began_s, trial.ended_s)]
     rows = -(-len(trials) // _COLUMNS)
     names_top = _TOP + len(ENTRANCES) * (_PANEL + _GAP)
@@ -65,12 +79,14 @@ def draw(trials: Sequence[Trial], events: Sequence[Event]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" font-family="sans-serif">',
         f'<rect width="{_WIDTH}" height="{height}" fill="white"/>',
         _text(_LEFT, 30, "Throughput while the HSM fails", size=20),
-        *_legend(),
+        _text(_LEFT, 54, result, size=15),
+        _text(_LEFT, 76, _HOW_TO_READ, colour="#555"),
+        *_legend(90),
     ]
     for number, entrance in enumerate(ENTRANCES):
         ours = [event for event in events if event.entrance == entrance]
         top = _TOP + number * (_PANEL + _GAP)
-        lines += [_text(_LEFT, top - 22, _TITLES[entrance]), *_panel(top, ours, trials, min(moments), max(moments))]
+        lines += [_text(_LEFT, top - 30, _TITLES[entrance]), *_panel(top, ours, trials, min(moments), max(moments))]
     lines += _names(names_top, trials, rows)
     return "\n".join([*lines, "</svg>", ""])
 
@@ -108,7 +124,8 @@ def _mark(number: int, trial: Trial, scale: _Scale, top: int) -> Iterator[str]:
         yield _box(x, top, _THIN, _PANEL, f'fill="{colour}"')
     else:
         yield _box(x, top, width, _PANEL, f'fill="{colour}" fill-opacity="0.35"')
-    yield _text(x, top - 4, str(number), size=11, colour="#555")
+    # Every other number stands higher: short faults come closer than their numbers are wide.
+    yield _text(x, top - 3 - 11 * (number % 2), str(number), size=11, colour="#555")
 
 
 def _axes(scale: _Scale, top: int) -> Iterator[str]:
@@ -120,16 +137,16 @@ def _axes(scale: _Scale, top: int) -> Iterator[str]:
         yield _text(scale.x(second), bottom + 16, f"{second} s", anchor="middle", size=11, colour="#555")
 
 
-def _legend() -> Iterator[str]:
+def _legend(top: int) -> Iterator[str]:
     x = _LEFT
     entries = [
         ("signed", _SIGNED),
         ("failed tries", _FAILED),
-        *((str(kind), colour) for kind, colour in _COLOURS.items()),
+        *((_TAKES[kind], colour) for kind, colour in _COLOURS.items()),
     ]
     for name, colour in entries:
-        yield _box(x, 42, 12, 12, f'fill="{colour}"')
-        yield _text(x + 17, 53, name)
+        yield _box(x, top, 12, 12, f'fill="{colour}"')
+        yield _text(x + 17, top + 11, name)
         x += 34 + 8 * len(name)
 
 

@@ -85,11 +85,16 @@ def playable(exercises: Sequence[Exercise], stage: Stage, console: Console) -> S
     return [exercise for exercise in exercises if exercise not in left_out]
 
 
-def tell(play: Play, findings: Findings, console: Console) -> None:
-    """Print what was proven."""
+def result_of(play: Play, findings: Findings) -> str:
+    """Say in one line what was proven."""
     evidence = play.load.evidence
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in findings.counts().items())
-    told = f"{len(evidence.sent)} transactions sent, {len(evidence.released)} signatures came out: {counts}"
-    console.print(f"[bold {'green' if findings.clean else 'red'}]{told}[/]", highlight=False)
+    return f"{len(evidence.sent)} transactions sent, {len(evidence.released)} signatures came out: {counts}"
+
+
+def tell(play: Play, findings: Findings, console: Console) -> None:
+    """Print what was proven."""
+    colour = "green" if findings.clean else "red"
+    console.print(f"[bold {colour}]{result_of(play, findings)}[/]", highlight=False)
     if findings.audit_problem is not None:
         console.print(f"[bold red]the audit chain: {findings.audit_problem}[/]", highlight=False)

@@ -51,6 +51,11 @@ def _row(trial: Trial, entrance: str, span: tuple[float, float], evidence: Evide
     }
 
 
+def facts_of(rows: Sequence[Row]) -> list[Row]:
+    """Give what drill.json holds of the rows: the kind is the catalogue's, nothing that was found."""
+    return [{name: value for name, value in row.items() if name != "kind"} for row in rows]
+
+
 def print_rows(rows: Sequence[Row], console: Console) -> None:
     """Print the table, and how fast each kind of fault was recovered from."""
     table = Table(box=None, pad_edge=False, header_style="bold")

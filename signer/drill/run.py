@@ -9,8 +9,8 @@ from rich.markup import escape
 from signer.drill.evidence import ENTRANCES
 from signer.drill.exercise import Exercise
 from signer.drill.picture import draw
-from signer.drill.play import Plan, Play, chosen, playable, playing, tell
-from signer.drill.report import print_rows, rows_of, seconds
+from signer.drill.play import Plan, Play, chosen, playable, playing, result_of, tell
+from signer.drill.report import facts_of, print_rows, rows_of, seconds
 from signer.drill.trial import Trial, recovered_s, run_trial
 from softhsm.shim.client import ShimError
 
@@ -34,8 +34,9 @@ def run_drill(plan: Plan, console: Console) -> bool:
     findings = play.findings()
     rows = rows_of(trials, play.load.evidence, findings)
     print_rows(rows, console)
-    (plan.reports / "drill.json").write_text(json.dumps({"faults": rows}, indent=2) + "\n", encoding="utf-8")
-    (plan.reports / "drill.svg").write_text(draw(trials, play.load.evidence.events()), encoding="utf-8")
+    (plan.reports / "drill.json").write_text(json.dumps({"faults": facts_of(rows)}, indent=2) + "\n", encoding="utf-8")
+    picture = draw(trials, play.load.evidence.events(), result_of(play, findings))
+    (plan.reports / "drill.svg").write_text(picture, encoding="utf-8")
     tell(play, findings, console)
     console.print(f"[dim]{escape(str(plan.reports))}/drill.json, drill.svg[/]")
     return findings.clean
