@@ -15,9 +15,12 @@ import boto3
 
 from signer.demo.processes import Program, free_port
 from signer.errors import ConfigurationError
+from signer.ledger.items import TTL
+from signer.ledger.table import KEY_SCHEMA
 
 if TYPE_CHECKING:
     # Packages of types only, absent at run time.
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
@@ -61,7 +64,7 @@ def provision(home: Path, label: str = "signer-demo", keys: tuple[str, ...] = (K
 
 
 class Emulator:
-    """An AWS endpoint on loopback, with nothing in it but queues and buckets."""
+    """An AWS endpoint on loopback, with nothing in it but queues, buckets and tables."""
 
     def __init__(self, directory: Path) -> None:
         port = free_port()
@@ -82,6 +85,7 @@ class Emulator:
         )
         self.sqs: SQSClient = session.client("sqs", endpoint_url=self.url)
         self.s3: S3Client = session.client("s3", endpoint_url=self.url)
+        self.dynamodb: DynamoDBClient = session.client("dynamodb", endpoint_url=self.url)
 
     def create_queues(self, prefix: str) -> dict[str, str]:
         """Create the three queues and give their URLs by role."""
@@ -90,6 +94,21 @@ class Emulator:
     def create_bucket(self, name: str) -> str:
         """Create a bucket, and give its name."""
         self.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": _REGION})
+        return name
+
+    def create_table(self, name: str) -> str:
+        """Create a table for a ledger, and give its name."""
+        self.dynamodb.create_table(
+            TableName=name,
+            KeySchema=KEY_SCHEMA,
+            AttributeDefinitions=[
+                {"AttributeName": each["AttributeName"], "AttributeType": "S"} for each in KEY_SCHEMA
+            ],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        self.dynamodb.update_time_to_live(
+            TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL}
+        )
         return name
 
     def close(self) -> None:

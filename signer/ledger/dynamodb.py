@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 from signer.deadlines import Deadline
 from signer.errors import ClaimLostError, LedgerUnavailableError, SignerError
@@ -15,7 +16,7 @@ from signer.metrics import Metrics
 from signer.ports import Claim, Claimed, Signature
 from signer.settings import LedgerSettings
 
-_LAST_CALL: float = 0.75
+_LAST_CALL: Final = 0.75
 """Of the time of a commit: a call that begins before then ends within it."""
 
 
@@ -135,7 +136,10 @@ def _is_kept(claimed: Claimed, signature: Signature, refused: Refused) -> bool:
     """Tell whether it is our own work that stood in the way: done at the first try, whose answer was lost."""
     if refused.item is None:
         return False
-    record = items.record_of(refused.item)
+    try:
+        record = items.record_of(refused.item)
+    except LedgerUnavailableError:
+        return False
     return (record.holder.token, record.signature) == (claimed.token, signature)
 
 

@@ -97,12 +97,13 @@ def withdraw(claimed: Claimed, now: float) -> Write:
 
 def is_forgotten(item: Item, now: float) -> bool:
     """Tell whether an item lies there only because DynamoDB has not come to delete it yet."""
-    return float(item[TTL]["N"]) <= now
+    return int(item[TTL]["N"]) <= now
 
 
 def record_of(item: Item) -> Record:
     """Read an item; raises `LedgerUnavailableError` for one that this service did not write."""
     try:
+        int(item[TTL]["N"])
         claim = Claim(
             item[KEY_ALIAS]["S"], item[TRANSACTION_ID]["S"], bytes(item["digest"]["B"]), item["algorithm"]["S"]
         )

@@ -12,9 +12,10 @@ from signer.settings import LedgerSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import KeySchemaElementTypeDef
 
 # The keys of one transaction lie together: one query gives its whole history, without an index.
-KEY_SCHEMA: Final = (
+KEY_SCHEMA: Final["tuple[KeySchemaElementTypeDef, ...]"] = (
     {"AttributeName": TRANSACTION_ID, "KeyType": "HASH"},
     {"AttributeName": KEY_ALIAS, "KeyType": "RANGE"},
 )

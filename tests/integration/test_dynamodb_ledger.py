@@ -1,4 +1,4 @@
-"""The ledger of a fleet keeps the contract of its port over a real table, whoever else writes to it."""
+"""The ledger in a table, where it differs from a file: transactions that fail as a whole, AWS in trouble, TTL."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -6,165 +6,280 @@ from contextlib import ExitStack, closing
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ConnectionClosedError
 
 from signer.demo.stack import Emulator
-from signer.errors import ClaimInProgressError, ClaimLostError, ConfigurationError, ConflictError
+from signer.errors import (
+    ClaimInProgressError,
+    ClaimLostError,
+    ConfigurationError,
+    ConflictError,
+    LedgerUnavailableError,
+)
 from signer.ledger.dynamodb import DynamodbLedger
-from signer.ledger.table import KEY_SCHEMA, find_all
-from signer.ports import Claimed
-from signer.settings import LedgerSettings
-from tests.unit.stores import LEASE_S, claim, new_metrics, signature
+from signer.ledger.table import find_all
+from signer.ports import Claim, Claimed
+from tests.integration.aws_faults import AwsFaults, Call
+from tests.integration.ledgers import Clock, granted, new_table, open_table
+from tests.unit.stores import LEASE_S, claim, signature
 
 RETENTION_S = 30 * 86_400
-
-
-class Fleet:
-    """Processes that share a table and a clock."""
-
-    def __init__(self, emulator: Emulator, stack: ExitStack) -> None:
-        self.now_s = 1_800_000_000.0
-        self.table = f"ledger-{uuid4().hex[:8]}"
-        self._url = emulator.url
-        self._stack = stack
-        client = stack.enter_context(closing(boto3.client("dynamodb", endpoint_url=emulator.url)))
-        schema: Any = KEY_SCHEMA  # literal types of a stub
-        client.create_table(
-            TableName=self.table,
-            KeySchema=schema,
-            AttributeDefinitions=[{"AttributeName": each["AttributeName"], "AttributeType": "S"} for each in schema],
-            BillingMode="PAY_PER_REQUEST",
-        )
-
-    def join(self, table: str | None = None) -> DynamodbLedger:
-        """Open the ledger as one more process."""
-        name = table or self.table
-        settings = LedgerSettings(
-            backend="dynamodb", table=name, endpoint_url=self._url, lease_s=LEASE_S, retention_days=30
-        )
-        ledger = DynamodbLedger(name, settings, new_metrics(), lambda: self.now_s)
-        return self._stack.enter_context(closing(ledger))
+MANY = [claim(f"T-{number}") for number in range(250)]
 
 
 @pytest.fixture
-def fleet(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    # What else reads it in a test is boto3 itself.
-    monkeypatch.setenv("AWS_DEFAULT_REGION", emulator.sqs.meta.region_name)
-    with ExitStack() as stack:
-        yield Fleet(emulator, stack)
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def ledger(fleet: Fleet) -> DynamodbLedger:
-    return fleet.join()
+def table(emulator: Emulator) -> str:
+    return new_table(emulator)
 
 
-def granted(ledger: DynamodbLedger, transaction_id: str) -> Claimed:
-    """Claim a transaction, which must be granted."""
-    (answer,) = ledger.claim([claim(transaction_id)])
-    assert isinstance(answer, Claimed)
-    return answer
+@pytest.fixture
+def ledger(emulator: Emulator, table: str, clock: Clock) -> Iterator[DynamodbLedger]:
+    with closing(open_table(emulator.url, table, clock, retention_days=30)) as opened:
+        yield opened
 
 
-def test_a_claim_is_granted_once(fleet: Fleet, ledger: DynamodbLedger) -> None:
-    """Who comes while the lease runs is told so, in whatever process; a signature that is kept is given to all."""
-    mine = granted(ledger, "T")
-    assert mine.is_first
-    (busy,) = fleet.join().claim([claim("T")])
-    assert isinstance(busy, ClaimInProgressError)
-    assert ledger.complete([(mine, signature("s"))]) == [None]
-    kept = fleet.join().claim([claim("T")])
-    assert [answer.value for answer in kept if hasattr(answer, "value")] == ["s"]
+@pytest.fixture
+def faults(ledger: DynamodbLedger) -> AwsFaults:
+    return AwsFaults(ledger.client)
 
 
-@pytest.mark.parametrize("completed", [True, False])
-def test_another_digest_or_algorithm_is_a_conflict(ledger: DynamodbLedger, *, completed: bool) -> None:
-    """Bound is bound, signed or not, and for as long as it is remembered."""
-    mine = granted(ledger, "T")
-    if completed:
-        ledger.complete([(mine, signature("s"))])
-    answers = ledger.claim([claim("T", b"other")]) + ledger.claim([claim("T", algorithm="RSASSA_PKCS1_V1_5_SHA_256")])
-    assert [type(answer) for answer in answers] == [ConflictError, ConflictError]
-
-
-def test_a_slow_first_owner_is_fenced_off(fleet: Fleet, ledger: DynamodbLedger) -> None:
-    """After its lease another takes over; the first can then neither complete, release nor withdraw, nor overwrite."""
-    slow = granted(ledger, "T")
-    fleet.now_s += LEASE_S + 1
-    second = granted(fleet.join(), "T")
-    assert not second.is_first
-    ledger.release([slow])
-    ledger.withdraw([slow])
-    (lost,) = ledger.complete([(slow, signature("slow"))])
-    assert isinstance(lost, ClaimLostError)
-    assert ledger.complete([(second, signature("second"))]) == [None]
-    (lost,) = ledger.complete([(slow, signature("slow"))])
-    assert isinstance(lost, ClaimLostError)
-    (record,) = find_all(ledger.client, fleet.table, "T")
-    assert (record.signature, record.take_overs) == (signature("second"), 1)
-    assert [holder.token for holder in record.former] == [slow.token]
+def all_granted(ledger: DynamodbLedger, claims: list[Claim]) -> list[Claimed]:
+    answers = [answer for answer in ledger.claim(claims) if isinstance(answer, Claimed)]
+    assert len(answers) == len(claims)
+    return answers
 
 
 def test_what_was_done_already_by_oneself_is_done(ledger: DynamodbLedger) -> None:
-    """A completion whose answer was lost is made again; another signature under the same token is not."""
-    mine = granted(ledger, "T")
+    """A completion that is made again is made; another signature under the same token is not kept."""
+    mine = granted(ledger, claim("T"))
     assert ledger.complete([(mine, signature("s"))]) == [None]
     assert ledger.complete([(mine, signature("s"))]) == [None]
     (lost,) = ledger.complete([(mine, signature("other"))])
     assert isinstance(lost, ClaimLostError)
 
 
-def test_released_and_withdrawn(ledger: DynamodbLedger) -> None:
-    """A lease that was ended may be taken over at once; what was withdrawn may be bound to other content."""
-    ledger.release([granted(ledger, "released")])
-    assert not granted(ledger, "released").is_first
-    ledger.withdraw([granted(ledger, "withdrawn")])
-    (answer,) = ledger.claim([claim("withdrawn", b"other")])
-    assert isinstance(answer, Claimed)
+@pytest.mark.parametrize("count", [1, 250])
+def test_answers_that_are_lost_are_found_out(ledger: DynamodbLedger, faults: AwsFaults, count: int) -> None:
+    """Whatever was done without an answer was done by this call, and is granted as if it had been heard of."""
+    claims = MANY[:count]
+    put, update = ("PutItem", "UpdateItem") if count == 1 else ("TransactWriteItems", "TransactWriteItems")
+    with faults.first(2, put, _do_and_lose):
+        mine = all_granted(ledger, claims)
+    assert all(one.is_first for one in mine)
+    with faults.first(2, update, _do_and_lose):
+        assert ledger.complete([(one, signature("s")) for one in mine]) == [None] * count
+    assert ledger.claim(claims) == [signature("s")] * count
+
+
+def test_a_take_over_whose_answer_is_lost_is_found_out(ledger: DynamodbLedger, faults: AwsFaults, clock: Clock) -> None:
+    """It counts as a take-over then, too: nobody may withdraw it."""
+    granted(ledger, claim("T"))
+    clock.now_s += LEASE_S
+    with faults.first(1, "UpdateItem", _do_and_lose):
+        second = granted(ledger, claim("T"))
+    assert len(faults.of("UpdateItem")) == 2
+    assert not second.is_first
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "ProvisionedThroughputExceededException"),
+        (400, "ThrottlingException"),
+        (400, "RequestLimitExceeded"),
+        (400, "TransactionInProgressException"),
+        (500, "InternalServerError"),
+        (503, "ServiceUnavailable"),
+    ],
+)
+def test_what_may_pass_is_waited_out(ledger: DynamodbLedger, faults: AwsFaults, status: int, code: str) -> None:
+    """Each transaction is asked for again until AWS takes it."""
+    with faults.first(6, "TransactWriteItems", lambda call: _refusal(call, status, code)):
+        all_granted(ledger, MANY)
+    assert len(faults.of("TransactWriteItems")) == 9
+    assert ledger.healthy
+
+
+def test_connections_that_break_are_made_again(ledger: DynamodbLedger, faults: AwsFaults) -> None:
+    """Reset before AWS heard of it."""
+
+    def reset(call: Call) -> AWSResponse:
+        raise ConnectionClosedError(endpoint_url=call.request.url)
+
+    with faults.first(3, "PutItem", reset):
+        granted(ledger, claim("T"))
+    assert len(faults.of("PutItem")) == 4
+
+
+def test_waiting_ends_with_the_time_of_a_commit(emulator: Emulator, table: str, clock: Clock) -> None:
+    """Throttled for good, the ledger says so, and is healthy again with the next write; it keeps nobody waiting."""
+    with closing(open_table(emulator.url, table, clock, commit_timeout_s=0.5)) as ledger:
+        faults = AwsFaults(ledger.client)
+        with faults.refused("TransactWriteItems", "ThrottlingException"):
+            with pytest.raises(LedgerUnavailableError, match="ThrottlingException"):
+                ledger.claim(MANY)
+            assert not ledger.healthy
+            with pytest.raises(LedgerUnavailableError):
+                ledger.complete([(Claimed(one, "token"), signature("s")) for one in MANY])
+            ledger.release([Claimed(one, "token") for one in MANY])
+        granted(ledger, claim("other"))
+        assert ledger.healthy
+
+
+def test_what_will_not_pass_is_not_waited_for(ledger: DynamodbLedger, faults: AwsFaults) -> None:
+    """Access denied is told at once, with AWS's code and not its words."""
+    with (
+        faults.refused("PutItem", "AccessDeniedException"),
+        pytest.raises(LedgerUnavailableError, match=r"cannot be written: AccessDeniedException$"),
+    ):
+        ledger.claim([claim("T")])
+    assert len(faults.of("PutItem")) == 1
+
+
+def test_what_is_bound_by_a_claim_that_failed_is_released(
+    emulator: Emulator, table: str, ledger: DynamodbLedger, faults: AwsFaults, clock: Clock
+) -> None:
+    """One part fails and the others were made: the next try need not wait for their leases."""
+    with (
+        faults.first(1, "TransactWriteItems", lambda call: _refusal(call, 400, "AccessDeniedException")),
+        pytest.raises(LedgerUnavailableError),
+    ):
+        ledger.claim(MANY)
+    ledger.close()
+    with closing(open_table(emulator.url, table, clock)) as another:
+        assert sum(not one.is_first for one in all_granted(another, MANY)) in (150, 200)
 
 
 def test_a_conflict_does_not_fail_its_neighbours(ledger: DynamodbLedger) -> None:
     """Of 250 in three transactions, two are bound to something else: all others are granted."""
     ledger.claim([claim("T-7", b"other"), claim("T-130", b"other")])
-    answers = ledger.claim([claim(f"T-{number}") for number in range(250)])
+    answers = ledger.claim(MANY)
     odd = [number for number, answer in enumerate(answers) if isinstance(answer, ConflictError)]
     assert odd == [7, 130]
     assert sum(isinstance(answer, Claimed) for answer in answers) == 248
 
 
-def test_what_is_beyond_its_retention_is_forgotten(fleet: Fleet, ledger: DynamodbLedger) -> None:
-    """Whether DynamoDB has come to delete it or not."""
-    ledger.complete([(granted(ledger, "T"), signature("s"))])
-    fleet.now_s += RETENTION_S - 1
-    assert not isinstance(ledger.claim([claim("T")])[0], Claimed)
-    fleet.now_s += 2
-    assert granted(ledger, "T").is_first
+def test_what_the_table_never_takes_does_not_fail_its_neighbours(ledger: DynamodbLedger) -> None:
+    """DynamoDB refuses the whole request for an empty name in it; only that claim is answered with an error."""
+    answers = ledger.claim([*MANY[:60], claim(""), *MANY[60:]])
+    assert isinstance(answers[60], LedgerUnavailableError)
+    assert sum(isinstance(answer, Claimed) for answer in answers) == len(MANY)
 
 
-def test_of_many_at_once_one_is_granted(fleet: Fleet) -> None:
-    """Eight processes claim the same hundred transactions: each transaction is granted exactly once."""
-    ledgers = [fleet.join() for _ in range(8)]
-    claims = [claim(f"T-{number}") for number in range(100)]
+def test_transactions_that_meet_are_made_again_without_each_other(ledger: DynamodbLedger, faults: AwsFaults) -> None:
+    """Two items are in somebody else's hands at this moment: they are asked for apart, and the others not again."""
 
-    def claim_all(ledger: DynamodbLedger) -> list[int]:
-        return [number for number, answer in enumerate(ledger.claim(claims)) if isinstance(answer, Claimed)]
+    def meet(call: Call) -> AWSResponse:
+        reasons: list[dict[str, Any]] = [{"Code": "None"} for _ in call.parameters["TransactItems"]]
+        reasons[3] = {"Code": "TransactionConflict"}
+        reasons[5] = {"Code": "ThrottlingError"}
+        body = {"__type": "TransactionCanceledException", "CancellationReasons": reasons}
+        return call.answer(400, body)
 
-    with ThreadPoolExecutor(len(ledgers)) as threads:
-        won = [number for numbers in threads.map(claim_all, ledgers) for number in numbers]
-    assert sorted(won) == list(range(100))
+    with faults.first(1, "TransactWriteItems", meet):
+        all_granted(ledger, MANY[:100])
+    assert [len(call.parameters["TransactItems"]) for call in faults.of("TransactWriteItems")] == [100, 98]
+    assert len(faults.of("PutItem")) == 2
 
 
-def test_a_table_that_is_not_there_or_another_is_refused(fleet: Fleet, emulator: Emulator) -> None:
+def test_a_lease_that_was_made_longer_meanwhile_is_not_taken_over(
+    emulator: Emulator, table: str, ledger: DynamodbLedger, faults: AwsFaults, clock: Clock
+) -> None:
+    """The lease is compared where it lies, at the moment of the write, and not where it was read."""
+    granted(ledger, claim("T"))
+    clock.now_s += LEASE_S
+
+    def extend() -> None:
+        emulator.dynamodb.update_item(
+            TableName=table,
+            Key={"transaction_id": {"S": "T"}, "key_alias": {"S": "settlement"}},
+            UpdateExpression="SET lease_expires_at = :later",
+            ExpressionAttributeValues={":later": {"N": str(clock.now_s + LEASE_S)}},
+        )
+
+    faults.before("UpdateItem", extend)
+    assert isinstance(ledger.claim([claim("T")])[0], ClaimInProgressError)
+
+
+def test_of_many_that_take_over_one_is_granted(emulator: Emulator, table: str, clock: Clock) -> None:
+    """Eight find the same hundred leases run out: each claim is taken over exactly once."""
+    with ExitStack() as stack:
+        fleet = [stack.enter_context(closing(open_table(emulator.url, table, clock))) for _ in range(8)]
+        claims = MANY[:100]
+        all_granted(fleet[0], claims)
+        clock.now_s += LEASE_S
+
+        def take_all(ledger: DynamodbLedger) -> list[Claimed]:
+            return [answer for answer in ledger.claim(claims) if isinstance(answer, Claimed)]
+
+        with ThreadPoolExecutor(len(fleet)) as threads:
+            won = [one for each in threads.map(take_all, fleet) for one in each]
+        assert len({one.claim.transaction_id for one in won}) == len(won) == len(claims)
+        assert not any(one.is_first for one in won)
+
+
+def test_what_is_beyond_its_retention_is_forgotten(
+    emulator: Emulator, table: str, ledger: DynamodbLedger, clock: Clock
+) -> None:
+    """Whether DynamoDB has come to delete it or not: for who claims it, and for who held it."""
+    ledger.complete([(granted(ledger, claim("signed")), signature("s"))])
+    held = granted(ledger, claim("held"))
+    clock.now_s += RETENTION_S - 1
+    assert ledger.claim([claim("signed")]) == [signature("s")]
+    clock.now_s += 2
+    (late,) = ledger.complete([(held, signature("late"))])
+    assert isinstance(late, ClaimLostError)
+    for name in ("signed", "held"):
+        assert granted(ledger, claim(name, b"other")).is_first
+    (record,) = find_all(emulator.dynamodb, table, "signed")
+    assert record.signature is None
+    assert record.former == ()
+
+
+def test_something_else_in_the_table_is_no_claim(emulator: Emulator, table: str, ledger: DynamodbLedger) -> None:
+    """An item that the service did not write is neither taken over nor trusted, and fails nothing beside it."""
+    emulator.dynamodb.put_item(
+        TableName=table, Item={"transaction_id": {"S": "T-1"}, "key_alias": {"S": "settlement"}, "odd": {"S": ""}}
+    )
+    answers = ledger.claim(MANY[:3])
+    assert [type(answer) for answer in answers] == [Claimed, LedgerUnavailableError, Claimed]
+
+
+def test_after_close_there_is_no_ledger(ledger: DynamodbLedger) -> None:
+    """What comes later is refused; what is released, in silence."""
+    mine = granted(ledger, claim("T"))
+    ledger.close()
+    ledger.release([mine])
+    with pytest.raises(LedgerUnavailableError, match="closed"):
+        ledger.claim([claim("U")])
+
+
+def test_a_table_that_is_not_there_or_another_is_refused(emulator: Emulator, clock: Clock) -> None:
     """At start, with what it needs."""
     with pytest.raises(ConfigurationError, match="does not exist"):
-        fleet.join("nobodys")
-    with closing(boto3.client("dynamodb", endpoint_url=emulator.url)) as client:
-        client.create_table(
-            TableName="another",
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        open_table(emulator.url, "nobodys", clock)
+    another = f"another-{uuid4().hex}"
+    emulator.dynamodb.create_table(
+        TableName=another,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
     with pytest.raises(ConfigurationError, match="needs the key transaction_id"):
-        fleet.join("another")
+        open_table(emulator.url, another, clock)
+
+
+def _refusal(call: Call, status: int, code: str) -> AWSResponse:
+    return call.answer(status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "refused by a test"})
+
+
+def _do_and_lose(call: Call) -> AWSResponse:
+    call.send()
+    raise ConnectionClosedError(endpoint_url=call.request.url)
