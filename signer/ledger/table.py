@@ -6,7 +6,7 @@ import boto3
 
 from signer.aws import client_config, insist, making_client, region
 from signer.errors import ConfigurationError, LedgerUnavailableError
-from signer.ledger.items import KEY_ALIAS, TRANSACTION_ID, TTL, record_of
+from signer.ledger.items import KEY_ALIAS, TRANSACTION_ID, TTL, is_forgotten, record_of
 from signer.ledger.record import Record
 from signer.settings import LedgerSettings
 
@@ -56,7 +56,7 @@ def forgets(client: "DynamoDBClient", name: str) -> bool:
     return found["TimeToLiveStatus"] in ("ENABLED", "ENABLING") and found.get("AttributeName") == TTL
 
 
-def find_all(client: "DynamoDBClient", name: str, transaction_id: str) -> list[Record]:
+def find_all(client: "DynamoDBClient", name: str, transaction_id: str, now: float) -> list[Record]:
     """Give what is known of a transaction under every key; raises `LedgerUnavailableError`."""
     pages = client.get_paginator("query").paginate(
         TableName=name,
@@ -65,4 +65,5 @@ def find_all(client: "DynamoDBClient", name: str, transaction_id: str) -> list[R
         ExpressionAttributeValues={":transaction_id": {"S": transaction_id}},
     )
     found = insist("Query", lambda: [item for page in pages for item in page["Items"]], LedgerUnavailableError)
-    return [record_of(item) for item in found]
+    records = [(record_of(item), item) for item in found]
+    return [record for record, item in records if not is_forgotten(item, now)]

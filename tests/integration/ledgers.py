@@ -10,20 +10,10 @@ from signer.ledger.dynamodb import DynamodbLedger
 from signer.ledger.sqlite import SqliteLedger
 from signer.ports import Claim, Claimed
 from signer.settings import LedgerSettings
-from tests.unit.stores import LEASE_S, new_ledger, new_metrics
+from tests.unit.stores import LEASE_S, Clock, new_ledger, new_metrics
 
 Ledger = SqliteLedger | DynamodbLedger
 TIMEOUT_S = 20.0
-
-
-class Clock:
-    """A wall clock that moves when told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_836_000_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @dataclass

@@ -1,8 +1,10 @@
 """The ledger in a table, where it differs from a file: transactions that fail as a whole, AWS in trouble, TTL."""
 
+import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -20,10 +22,10 @@ from signer.errors import (
 )
 from signer.ledger.dynamodb import DynamodbLedger
 from signer.ledger.table import find_all
-from signer.ports import Claim, Claimed
+from signer.ports import Claim, Claimed, Signature
 from tests.integration.aws_faults import AwsFaults, Call
-from tests.integration.ledgers import Clock, granted, new_table, open_table
-from tests.unit.stores import LEASE_S, claim, signature
+from tests.integration.ledgers import granted, new_table, open_table
+from tests.unit.stores import LEASE_S, Clock, claim, signature
 
 RETENTION_S = 30 * 86_400
 MANY = [claim(f"T-{number}") for number in range(250)]
@@ -238,7 +240,7 @@ def test_what_is_beyond_its_retention_is_forgotten(
     assert isinstance(late, ClaimLostError)
     for name in ("signed", "held"):
         assert granted(ledger, claim(name, b"other")).is_first
-    (record,) = find_all(emulator.dynamodb, table, "signed")
+    (record,) = find_all(emulator.dynamodb, table, "signed", clock())
     assert record.signature is None
     assert record.former == ()
 
@@ -250,6 +252,17 @@ def test_something_else_in_the_table_is_no_claim(emulator: Emulator, table: str,
     )
     answers = ledger.claim(MANY[:3])
     assert [type(answer) for answer in answers] == [Claimed, LedgerUnavailableError, Claimed]
+
+
+@pytest.mark.parametrize(("count", "units_each"), [(1, 1), (250, 2)])
+def test_a_transaction_costs_as_little_as_it_can(ledger: DynamodbLedger, count: int, units_each: int) -> None:
+    """With the longest id and an ordinary key, claim and completion stay below the 1,024 bytes of one write unit."""
+    units = _count_units(ledger)
+    claims = [replace(one, transaction_id=f"{one.transaction_id:X<64}") for one in MANY[:count]]
+    mine = all_granted(ledger, claims)
+    assert sum(units) == count * units_each
+    ledger.complete([(one, _real_signature(one.claim)) for one in mine])
+    assert sum(units) == 2 * count * units_each
 
 
 def test_after_close_there_is_no_ledger(ledger: DynamodbLedger) -> None:
@@ -283,3 +296,27 @@ def _refusal(call: Call, status: int, code: str) -> AWSResponse:
 def _do_and_lose(call: Call) -> AWSResponse:
     call.send()
     raise ConnectionClosedError(endpoint_url=call.request.url)
+
+
+def _count_units(ledger: DynamodbLedger) -> list[float]:
+    """Let every call say what it cost, from now on."""
+    units: list[float] = []
+
+    def ask(params: dict[str, Any], **_: object) -> None:
+        params["ReturnConsumedCapacity"] = "TOTAL"
+
+    def hear(parsed: dict[str, Any], **_: object) -> None:
+        told = parsed["ConsumedCapacity"]
+        units.extend(each["CapacityUnits"] for each in (told if isinstance(told, list) else [told]))
+
+    ledger.client.meta.events.register("provide-client-params.dynamodb", ask)
+    ledger.client.meta.events.register("after-call.dynamodb", hear)
+    return units
+
+
+def _real_signature(claimed: Claim) -> Signature:
+    digest, value = (base64.b64encode(content).decode() for content in (claimed.digest, bytes(256)))
+    label, key = "prod-settlement-key-2028", f"sha256:{'0' * 64}"
+    return Signature(
+        claimed.algorithm, claimed.key_alias, label, key, digest, value, "2028-03-08T12:00:00.123456Z", "a" * 36
+    )

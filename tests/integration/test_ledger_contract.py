@@ -11,8 +11,8 @@ from signer.demo.stack import Emulator
 from signer.errors import ClaimInProgressError, ClaimLostError, ConflictError
 from signer.ports import Claimed
 from tests.integration import ledgers
-from tests.integration.ledgers import Clock, Ledger, Place, in_table, on_disk
-from tests.unit.stores import LEASE_S, claim, in_threads, signature
+from tests.integration.ledgers import Ledger, Place, in_table, on_disk
+from tests.unit.stores import LEASE_S, Clock, claim, in_threads, signature
 
 
 @pytest.fixture(params=["sqlite", "dynamodb"])

@@ -102,6 +102,6 @@ def test_a_process_that_was_stopped_longer_than_its_lease_changes_nothing(
             assert isinstance(ledger.claim([claim("T")])[0], ClaimInProgressError)
             assert ledger.complete([(answer, signature("second"))]) == [None]
         assert ledger.claim([claim("T")]) == [signature("second")]
-        (record,) = find_all(emulator.dynamodb, table, "T")
+        (record,) = find_all(emulator.dynamodb, table, "T", time.time())
     assert record.take_overs == 1
     assert record.former[0].owner.endswith(f"/{slow.process.pid}")

@@ -114,6 +114,16 @@ def start_program(name: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
+class Clock:
+    """A wall clock that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_836_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 class Disk:
     """The real fsync, which says what it did, hangs while held, and fails when told to."""
 

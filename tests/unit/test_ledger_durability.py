@@ -15,6 +15,7 @@ from signer.ledger.sqlite import SqliteLedger
 from signer.ports import Claimed
 from tests.unit.stores import (
     PATIENCE_S,
+    Clock,
     claim,
     in_threads,
     new_ledger,
@@ -23,6 +24,8 @@ from tests.unit.stores import (
     start_program,
     wait_until,
 )
+
+DAY_S = 86_400
 
 
 @pytest.fixture
@@ -176,3 +179,27 @@ def test_a_closed_ledger_takes_nothing(path: Path) -> None:
     ledger.release([claimed])
     with pytest.raises(LedgerUnavailableError, match="closed"):
         ledger.claim([claim("T")])
+
+
+def test_what_is_beyond_its_retention_is_forgotten_while_it_works(path: Path) -> None:
+    """Old transactions go a few at a time; what something happened to since stays, and every claim is answered."""
+    clock = Clock()
+    with closing(new_ledger(path, clock)) as ledger:
+        names = [f"old-{number}" for number in range(100)]
+        assert len([each for each in ledger.claim([claim(name) for name in names]) if isinstance(each, Claimed)]) == 100
+        clock.now_s += 200 * DAY_S
+        late = granted(ledger, "old-50")
+        assert ledger.complete([(late, signature("late"))]) == [None]
+        clock.now_s += 201 * DAY_S
+        new = iter(range(1_000_000))
+
+        def is_forgotten() -> bool:
+            granted(ledger, f"new-{next(new)}")
+            with closing(sqlite3.connect(path)) as connection:
+                rows = connection.execute("SELECT transaction_id FROM claims WHERE transaction_id LIKE 'old-%'")
+                return [name for (name,) in rows] == ["old-50"]
+
+        wait_until(is_forgotten)
+        assert ledger.claim([claim("old-50")]) == [signature("late")]
+        assert granted(ledger, "old-7").is_first
+        assert isinstance(ledger.claim([claim("new-0", b"other")])[0], ConflictError)
