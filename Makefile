@@ -28,7 +28,7 @@ endif
 .PHONY: help
 help: ## Print this help.
 	@echo 'Usage: make TARGET'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(READY) softhsm ## Get everything the other targets need; they all do it themselves.
@@ -52,6 +52,10 @@ soak: setup shim ## The same for 20 minutes, with a fault at random every 5 s.
 .PHONY: test
 test: setup shim ## Run the tests.
 	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: ledger-rows
+ledger-rows: $(READY) ## Measure what a million rows cost the embedded ledger, beside a thousand.
+	@$(BIN)/python -m loadtest.ledger_rows $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check style, types, layers, scripts, Dockerfile and lock file; change nothing.

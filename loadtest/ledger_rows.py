@@ -47,7 +47,7 @@ def main() -> None:
     """Fill two ledgers, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--directory", type=Path, help="on the disk to be measured; a temporary one if not given")
     arguments = parser.parse_args()

@@ -12,9 +12,10 @@ from signer.ledger.claims import Claims
 
 NEW_NAMES: Final = 1024
 """So many stay in the small index: the pages of one commit, however large the other has grown."""
-_BITE: Final = 64
-"""Rows. Nearly each costs a page of the large index."""
-_PAUSE_S: Final = 0.01
+_BITE: Final = 16
+"""Rows. Nearly each costs a page of the large index, and whoever claims meanwhile waits for them all."""
+_PAUSE_S: Final = 0.0025
+_IDLE_PAUSE_S: Final = 0.05
 _FIRST_SWEEP_S: Final = 60.0
 _SWEEP_INTERVAL_S: Final = 3600.0
 _CHECKPOINT_INTERVAL_S: Final = 1.0
@@ -68,7 +69,8 @@ class Tidying:
     def _run(self) -> None:
         checkpoint_at_s = 0.0
         with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
-            while not self._stopping.wait(_PAUSE_S):
+            due = False
+            while not self._stopping.wait(_PAUSE_S if due else _IDLE_PAUSE_S):
                 due = self._unfolded > NEW_NAMES or self._now >= self._next_sweep_at
                 if due and not self._asked:
                     self._asked = True
