@@ -57,7 +57,7 @@ def serve(config: ConfigOption = None) -> None:
 
 @app.command()
 def check(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
-    """Look at module, token, login, keys, queues and disk; spends one login, signs nothing."""
+    """Look at module, token, login, keys, queues, disk and ledger; spends one login, signs nothing."""
     from signer.checks import run_checks
 
     with errors_to_exit():

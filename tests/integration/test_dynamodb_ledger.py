@@ -1,10 +1,13 @@
 """The ledger in a table, where it differs from a file: transactions that fail as a whole, AWS in trouble, TTL."""
 
 import base64
+import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -272,6 +275,17 @@ def test_after_close_there_is_no_ledger(ledger: DynamodbLedger) -> None:
     ledger.release([mine])
     with pytest.raises(LedgerUnavailableError, match="closed"):
         ledger.claim([claim("U")])
+
+
+def test_the_documented_table_is_the_one_it_needs(emulator: Emulator, clock: Clock) -> None:
+    """What docs/ledger.md tells operators to make, letter by letter."""
+    text = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```json\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    documented = json.loads(block)
+    name = f"documented-{uuid4().hex}"
+    emulator.dynamodb.create_table(**{**documented, "TableName": name})
+    with closing(open_table(emulator.url, name, clock)) as ledger:
+        granted(ledger, claim("T"))
 
 
 def test_a_table_that_is_not_there_or_another_is_refused(emulator: Emulator, clock: Clock) -> None:
