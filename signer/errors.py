@@ -138,6 +138,12 @@ class PayloadAbsentError(InvalidInputError):
 # --- who may, and what was signed before --------------------------------------------------------------------------
 
 
+class UnauthenticatedError(SignerError):
+    """Nobody knows who is asking: credentials are absent, or they prove nothing."""
+
+    code = "unauthenticated"
+
+
 class NotAuthorisedError(SignerError):
     """The policy does not let this caller use this key (default deny)."""
 

@@ -81,12 +81,40 @@ class HsmMetrics:
         )
 
 
+class AuthMetrics:
+    """What the HTTP entrance counts about who is asking."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.refusals = Counter(
+            "signer_http_refused_credentials", "Credentials and TLS handshakes refused, by code.", ["code"],
+            registry=registry,
+        )  # fmt: skip
+        self.tls_reloads = Counter(
+            "signer_tls_reloads", "Times the TLS files changed: taken, refused.", ["outcome"], registry=registry
+        )
+        self.tls_expires = Gauge(
+            "signer_tls_expires_timestamp_seconds",
+            "Unix time when the first of these runs out: certificate, client_ca, client_crl.",
+            ["file"],
+            registry=registry,
+        )
+        self.jwks_refreshes = Counter(
+            "signer_jwks_refreshes", "Times the token issuer's keys were fetched: done, failed.", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self.jwks_fetched = Gauge(
+            "signer_jwks_fetched_timestamp_seconds", "Unix time of the last keys from the token issuer.",
+            registry=registry,
+        )  # fmt: skip
+
+
 class Metrics:
     """The metrics, registered once on `registry`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self.hsm = HsmMetrics(registry)
+        self.auth = AuthMetrics(registry)
         self.signatures = Counter(
             "signer_signatures", "Transactions by outcome.", ["key", "entrance", "outcome"], registry=registry
         )

@@ -153,8 +153,8 @@ class AuditEntry:
     time: str
     """RFC 3339, UTC, microseconds."""
     operation: str
-    """`sign`, `probe`, `quarantine`, `key.drifted`, `hsm.breaker`, `store.begin`, `service.start`, `service.stop`,
-    `audit.repair`."""
+    """`sign`, `probe`, `authenticate`, `quarantine`, `key.drifted`, `hsm.breaker`, `store.begin`, `service.start`,
+    `service.stop`, `audit.repair`."""
     outcome: str
     """`signed`, `replayed`, `refused` (never), `failed` (not now), `done`."""
     error_code: str | None = None

@@ -1,16 +1,16 @@
 """Frozen settings: a TOML file, then `SIGNER_*` environment variables, then files that hold secrets."""
 
-import ipaddress
 import os
 import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from signer.errors import ConfigurationError
+from signer.http_settings import HealthSettings, JwtSettings, ProxySettings, Section, TlsSettings, is_loopback
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Waiver = Literal["always_sensitive", "never_extractable", "local"]
@@ -25,11 +25,7 @@ _FOLDERS: Final = "([A-Za-z0-9_-][A-Za-z0-9._-]*/)*"
 _OTHERS_MAY_OPEN: Final = stat.S_IROTH | stat.S_IWOTH
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class HsmSettings(_Section):
+class HsmSettings(Section):
     """The PKCS#11 module and how to log in."""
 
     module: Path
@@ -57,7 +53,7 @@ class HsmSettings(_Section):
         return self
 
 
-class KeySettings(_Section):
+class KeySettings(Section):
     """One key alias."""
 
     label: str = Field(min_length=1, max_length=128)
@@ -70,7 +66,7 @@ class KeySettings(_Section):
     """Attributes an imported key cannot have; each waiver is logged loudly at every start."""
 
 
-class PayloadSettings(_Section):
+class PayloadSettings(Section):
     """Bodies that are too large for a queue and lie in S3, in the format of the Amazon SQS Extended Client."""
 
     bucket: str = Field(pattern=f"^{_BUCKET}$")
@@ -87,7 +83,7 @@ class PayloadSettings(_Section):
     endpoint_url: str | None = None
 
 
-class SqsSettings(_Section):
+class SqsSettings(Section):
     """The queues. Region and credentials come from the standard `AWS_*` variables."""
 
     inbound_url: str
@@ -113,7 +109,7 @@ class SqsSettings(_Section):
     """None: a body that a queue does not take is refused, and so is every pointer."""
 
 
-class HttpSettings(_Section):
+class HttpSettings(Section):
     """The HTTP entrance."""
 
     host: str = "127.0.0.1"
@@ -124,23 +120,43 @@ class HttpSettings(_Section):
     max_in_flight: int = Field(default=64, ge=1, le=4096)
     """Signing requests admitted at once; the next is answered 503."""
 
+    tls: TlsSettings | None = None
+    proxy: ProxySettings | None = None
+    jwt: JwtSettings | None = None
+    health: HealthSettings | None = None
+    audited_refusals_per_minute: int = Field(default=60, ge=1, le=100_000)
+    """Of one peer; what it is refused beyond that is counted in one record. Ten times as many for all together."""
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers prove who they are; else they are whoever is on this machine."""
+        return self.takes_certificates or self.jwt is not None
+
+    @property
+    def takes_certificates(self) -> bool:
+        """Whether a client certificate names a caller."""
+        return self.proxy is not None or (self.tls is not None and self.tls.client_ca is not None)
+
     @field_validator("host")
     @classmethod
-    def _loopback_only(cls, host: str) -> str:
-        # Callers are not authenticated yet: whoever reaches the port may sign.
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            # Its own message quotes the value.
-            msg = "not an IP address"
-            raise ValueError(msg) from None
-        if not address.is_loopback:
-            msg = "the HTTP entrance does not authenticate its callers and binds to a loopback address only"
-            raise ValueError(msg)
+    def _an_address(cls, host: str) -> str:
+        is_loopback(host)
         return host
 
+    @model_validator(mode="after")
+    def _strangers_prove_who_they_are(self) -> Self:
+        if is_loopback(self.host):
+            return self
+        if not self.authenticates:
+            msg = "callers prove nothing: it binds to a loopback address only; give http.tls.client_ca, proxy or jwt"
+            raise ValueError(msg)
+        if self.tls is None and self.proxy is None:
+            msg = "bearer tokens travel encrypted only: beyond a loopback address they need http.tls or http.proxy"
+            raise ValueError(msg)
+        return self
 
-class LedgerSettings(_Section):
+
+class LedgerSettings(Section):
     """The sign-once ledger: a file that one process holds, or a table that a fleet shares."""
 
     backend: Literal["sqlite", "dynamodb"] = "sqlite"
@@ -173,7 +189,7 @@ class LedgerSettings(_Section):
         return self
 
 
-class AuditSettings(_Section):
+class AuditSettings(Section):
     """The audit log."""
 
     directory: Path

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +18,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from signer import __version__, failpoints, logs
-from signer.api.app import create_app
-from signer.api.auth import Authenticator
+from signer.api.app import create_app, create_health_app
+from signer.api.credentials import open_credentials
 from signer.api.parts import Parts
 from signer.api.server import ApiServer
 from signer.audit.file import FileAuditLog
@@ -161,14 +161,13 @@ def _open_core(settings: Settings, logger: logs.Logger) -> Iterator[_Core]:
 
 def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.Event) -> bool:
     """Open the entrances, wait for `stop`, close them; tells whether all work was finished."""
-    # Built before anything listens or is recorded: it may still find its settings wrong.
-    consumer = _build_consumer(core, settings, settings.sqs, logger) if settings.sqs is not None else None
-    record(core.audit, utc_now(), "service.start", ", ".join([f"signer {__version__}", *accepted(settings)]))
-    core.readiness.start()
     with ExitStack() as stack:
-        server = _start_api(core, settings, settings.http, logger) if settings.http is not None else None
-        if server is not None:
-            stack.callback(server.close)
+        # Built before anything listens or is recorded: they may still find their settings wrong.
+        consumer = _build_consumer(core, settings, settings.sqs, logger) if settings.sqs is not None else None
+        open_api = _build_api(core, settings, settings.http, logger, stack) if settings.http is not None else None
+        record(core.audit, utc_now(), "service.start", ", ".join([f"signer {__version__}", *accepted(settings)]))
+        core.readiness.start()
+        server = open_api() if open_api is not None else None
         if consumer is not None:
             core.readiness.watch(consumer.problems)
             # A service that cannot sign must not spend the receive counts of the batches.
@@ -195,11 +194,33 @@ def _keep_pauses_short() -> None:
     sys.setswitchinterval(_SWITCH_S)
 
 
-def _start_api(core: _Core, settings: Settings, http: HttpSettings, logger: logs.Logger) -> ApiServer:
-    parts = Parts(core.service, core.readiness, Authenticator(), core.metrics, logger, http, settings.signing_timeout_s)
-    server = ApiServer(create_app(parts), http, logger, settings.drain_timeout_s)
-    server.start()
-    return server
+def _build_api(
+    core: _Core, settings: Settings, http: HttpSettings, logger: logs.Logger, stack: ExitStack
+) -> Callable[[], ApiServer]:
+    """Give what opens the HTTP entrance; `stack` closes it."""
+    opened = open_credentials(http, core.audit, core.metrics.auth, logger, utc_now)
+    credentials = stack.enter_context(opened)
+    parts = Parts(
+        core.service,
+        core.readiness,
+        credentials.authenticator,
+        core.metrics,
+        logger,
+        http,
+        settings.signing_timeout_s,
+    )
+    server = ApiServer(create_app(parts), http, logger, settings.drain_timeout_s, credentials)
+
+    def start() -> ApiServer:
+        if http.health is not None:
+            health = ApiServer(create_health_app(parts), http.health, logger, 0)
+            stack.callback(health.close)
+            health.start()
+        stack.callback(server.close)
+        server.start()
+        return server
+
+    return start
 
 
 def _build_consumer(core: _Core, settings: Settings, sqs: SqsSettings, logger: logs.Logger) -> Consumer:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Lifespan
 
 from signer import __version__, strict_json
 from signer.api import openapi
@@ -26,7 +27,6 @@ from signer.api.sign import SignEndpoint
 from signer.errors import InvalidInputError, SignerError
 from signer.metrics import Metrics
 from signer.readiness import Readiness
-from signer.signing import SigningService
 
 # FastAPI records requests on its own accord as soon as anything in the process sets a telemetry provider.
 _NO_TELEMETRY: Final[TelemetryConfig] = {
@@ -52,6 +52,22 @@ def create_app(parts: Parts) -> FastAPI:
         yield
         signing.close()
 
+    app = _bare_app(parts, lifespan, any_host=parts.settings.authenticates)
+    app.add_api_route("/v1/sign", signing.sign, methods=["POST"], **openapi.SIGN)
+    _add_key_routes(app, parts)
+    if parts.settings.health is None:
+        _add_operator_routes(app, parts.readiness, parts.metrics)
+    return app
+
+
+def create_health_app(parts: Parts) -> FastAPI:
+    """Build what the health listener serves: whoever reaches it learns how the service is, and can do nothing."""
+    app = _bare_app(parts, None, any_host=True, openapi_url=None)
+    _add_operator_routes(app, parts.readiness, parts.metrics)
+    return app
+
+
+def _bare_app(parts: Parts, lifespan: Lifespan[FastAPI] | None, *, any_host: bool, **options: Any) -> FastAPI:
     app = FastAPI(
         title="Signer",
         summary="Signs settlement transactions with keys that never leave an HSM.",
@@ -61,7 +77,8 @@ def create_app(parts: Parts) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat path, query and Host header in its Location
         lifespan=lifespan,
-        middleware=[Middleware(Frame, parts.metrics, parts.logger)],
+        **options,
+        middleware=[Middleware(Frame, parts.metrics, parts.logger, any_host=any_host)],
         exception_handlers={
             SignerError: _on_error,
             HTTPException: _on_framework_error,
@@ -69,17 +86,18 @@ def create_app(parts: Parts) -> FastAPI:
         },
     )
     app.router.route_class = RawRoute
-    app.add_api_route("/v1/sign", signing.sign, methods=["POST"], **openapi.SIGN)
-    _add_key_routes(app, parts.service)
-    _add_operator_routes(app, parts.readiness, parts.metrics)
     return app
 
 
-def _add_key_routes(app: FastAPI, service: SigningService) -> None:
-    async def list_keys(_request: Request) -> Response:
+def _add_key_routes(app: FastAPI, parts: Parts) -> None:
+    service = parts.service
+
+    async def list_keys(request: Request) -> Response:
+        parts.authenticator.caller_of(request)
         return _json({"keys": [describe(key) for key in keys_by_alias(service).values()]})
 
     async def get_public_key(request: Request) -> Response:
+        parts.authenticator.caller_of(request)
         key = find_key(service, request.path_params["alias"])
         return public_key_response(key, request.headers.get("accept", ""))
 

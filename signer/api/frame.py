@@ -30,10 +30,15 @@ def request_id_of(request: Request) -> str:
 
 
 class Frame:
-    """ASGI middleware around all routes."""
+    """ASGI middleware around all routes.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, logger: Logger) -> None:
+    `Host` must name this machine, unless `any_host`: where callers prove who they are, a page that was pointed here
+    cannot.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, logger: Logger, *, any_host: bool = False) -> None:
         self._app = app
+        self._any_host = any_host
         self._metrics = metrics
         self._logger = logger
 
@@ -45,7 +50,7 @@ class Frame:
         answer = _Answer(scope, send, str(uuid.uuid4()))
         scope.setdefault("state", {})["request_id"] = answer.request_id
         try:
-            app = self._app if _is_ours(scope) else _MISDIRECTED.response(answer.request_id)
+            app = self._app if self._any_host or _is_ours(scope) else _MISDIRECTED.response(answer.request_id)
             await app(scope, receive, answer.send)
         except Exception as error:
             self._log(error, answer.request_id)

@@ -115,7 +115,7 @@ SIGN: Final[dict[str, Any]] = {
     "summary": "Sign one transaction",
     "responses": {
         200: {"model": SignAnswer, "headers": _REPLAYED},
-        **_problems(400, 403, 404, 408, 409, 413, 415, 421, 500, 502, 503, 504),
+        **_problems(400, 401, 403, 404, 408, 409, 413, 415, 421, 500, 502, 503, 504),
     },
     "openapi_extra": {
         "parameters": [_IDEMPOTENCY_KEY],
@@ -128,7 +128,7 @@ SIGN: Final[dict[str, Any]] = {
 LIST_KEYS: Final[dict[str, Any]] = {
     "operation_id": "listKeys",
     "summary": "List the keys",
-    "responses": {200: {"model": KeysAnswer}},
+    "responses": {200: {"model": KeysAnswer}, **_problems(400, 401, 503)},
 }
 GET_PUBLIC_KEY: Final[dict[str, Any]] = {
     "operation_id": "getPublicKey",
@@ -136,7 +136,7 @@ GET_PUBLIC_KEY: Final[dict[str, Any]] = {
     "responses": {
         200: {"description": "The key", "content": {PEM_MEDIA_TYPE: {"schema": {"type": "string"}},
                                                     JWK_MEDIA_TYPE: {"schema": {"type": "object"}}}},
-        **_problems(404),
+        **_problems(400, 401, 404, 503),
     },
     "openapi_extra": {"parameters": [{"name": "alias", "in": "path", "required": True, "schema": {"type": "string"}}]},
 }  # fmt: skip

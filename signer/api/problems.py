@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 from starlette.responses import Response
 
 from signer import strict_json
+from signer.api.auth_errors import BadTokenError, CredentialsRequestError
 from signer.api.errors import BodyTimeoutError, ClientGoneError, MisdirectedRequestError, UnsupportedMediaTypeError
 from signer.errors import (
     BatchAbandonedError,
@@ -22,6 +23,7 @@ from signer.errors import (
     NotAuthorisedError,
     SignatureInvalidError,
     SignerError,
+    UnauthenticatedError,
     UnavailableError,
     UnknownKeyError,
 )
@@ -40,6 +42,8 @@ STATUS_BY_ERROR: Final[Mapping[type[SignerError], int]] = MappingProxyType(
         MisdirectedRequestError: HTTPStatus.MISDIRECTED_REQUEST,
         BodyTimeoutError: HTTPStatus.REQUEST_TIMEOUT,
         ClientGoneError: CLIENT_GONE_STATUS,
+        UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
+        CredentialsRequestError: HTTPStatus.BAD_REQUEST,
         NotAuthorisedError: HTTPStatus.FORBIDDEN,
         ConflictError: HTTPStatus.CONFLICT,
         ClaimInProgressError: HTTPStatus.CONFLICT,
@@ -53,6 +57,20 @@ STATUS_BY_ERROR: Final[Mapping[type[SignerError], int]] = MappingProxyType(
         ConfigurationError: HTTPStatus.INTERNAL_SERVER_ERROR,
     }
 )
+
+_CHALLENGE: Final = 'Bearer realm="signer"'
+# RFC 6750, section 3.1.
+_OAUTH_ERRORS: Final[Mapping[type[SignerError], str]] = MappingProxyType(
+    {BadTokenError: "invalid_token", CredentialsRequestError: "invalid_request"}
+)
+
+
+def challenge_of(error: type[SignerError]) -> str | None:
+    """Say in `WWW-Authenticate` how one may authenticate, which a 401 must (RFC 9110, section 15.5.2)."""
+    if not issubclass(error, UnauthenticatedError):
+        return None
+    codes = [code for kind, code in _OAUTH_ERRORS.items() if issubclass(error, kind)]
+    return ", ".join([_CHALLENGE, *(f'error="{code}"' for code in codes)])
 
 
 def status_of(error: type[SignerError]) -> int:
@@ -69,11 +87,13 @@ class Problem:
     code: str
     detail: str
     retryable: bool = False
+    challenge: str | None = None
 
     @classmethod
     def of(cls, error: SignerError) -> Self:
         """Describe one of our errors."""
-        return cls(status_of(type(error)), error.code, error.message, error.retryable)
+        kind = type(error)
+        return cls(status_of(kind), error.code, error.message, error.retryable, challenge_of(kind))
 
     @classmethod
     def of_status(cls, status: int) -> Self:
@@ -83,7 +103,8 @@ class Problem:
 
     def headers(self) -> dict[str, str]:
         """Give the headers that belong to it."""
-        return {"Retry-After": str(RETRY_AFTER_S)} if self.retryable else {}
+        retry = {"Retry-After": str(RETRY_AFTER_S)} if self.retryable else {}
+        return retry | ({"WWW-Authenticate": self.challenge} if self.challenge is not None else {})
 
     def body(self, request_id: str | None, **members: Any) -> bytes:
         """Give the document, with extension `members`."""

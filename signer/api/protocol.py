@@ -1,6 +1,7 @@
 """uvicorn's HTTP/1.1 on one connection: few of them, bounded request heads, answers in our form, no lost bodies."""
 
 import asyncio
+import ssl
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -35,10 +36,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._has_cycle = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self._client_chain: list[str] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Let it in, unless there are too many."""
         super().connection_made(transport)
+        self._client_chain = _client_chain(transport)
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             self._refuse(_TOO_MANY)
         else:
@@ -66,6 +69,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin to count."""
         super().on_message_begin()
         self._head_bytes, self._in_head = 0, True
+        if self.scheme == "https":
+            # ASGI TLS extension, version 0.2: leaf first, PEM.
+            self.scope["extensions"] = {"tls": {"client_cert_chain": self._client_chain}}
 
     def on_headers_complete(self) -> None:
         """From here on it is a request, and the routes decide about its body."""
@@ -135,3 +141,9 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._has_cycle:
             return False
         return bool(self.pipeline) or not (self.cycle.more_body or self.cycle.response_complete)
+
+
+def _client_chain(transport: asyncio.Transport) -> list[str]:
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    return [ssl.DER_cert_to_PEM_cert(certificate)] if certificate is not None else []

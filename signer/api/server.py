@@ -1,16 +1,20 @@
 """Runs the application on a thread of its own, so that the main thread is free to wait for signals."""
 
+import asyncio
 import math
 import resource
 import socket
 import threading
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
 
+from signer.api.credentials import Credentials
+from signer.api.handshake import TlsConfig
 from signer.api.protocol import HttpProtocol
 from signer.errors import ConfigurationError
+from signer.http_settings import HealthSettings
 from signer.logs import Logger
 from signer.settings import HttpSettings
 
@@ -25,24 +29,34 @@ _ACCEPTED_AT_ONCE: Final = 8
 class ApiServer:
     """Listens from `start` to `close`."""
 
-    def __init__(self, app: FastAPI, settings: HttpSettings, logger: Logger, drain_timeout_s: float) -> None:
-        config = uvicorn.Config(
-            app,
-            http=HttpProtocol,
-            loop="asyncio",
-            ws="none",
-            lifespan="on",
-            interface="asgi3",
-            log_config=None,  # its loggers write where all others do
-            log_level="error",
-            access_log=False,  # it quotes path and query
-            proxy_headers=False,  # it would believe any X-Forwarded-For from this machine
-            server_header=False,
-            backlog=_ACCEPTED_AT_ONCE,
-            limit_concurrency=settings.max_connections,
-            timeout_graceful_shutdown=math.ceil(drain_timeout_s),
-        )
+    def __init__(
+        self,
+        app: FastAPI,
+        settings: HttpSettings | HealthSettings,
+        logger: Logger,
+        drain_timeout_s: float,
+        credentials: Credentials | None = None,
+    ) -> None:
+        options: dict[str, Any] = {
+            "loop": "asyncio",
+            "ws": "none",
+            "lifespan": "on",
+            "interface": "asgi3",
+            "log_config": None,  # its loggers write where all others do
+            "log_level": "error",
+            "access_log": False,  # it quotes path and query
+            "proxy_headers": False,  # it would believe any X-Forwarded-For from this machine
+            "server_header": False,
+            "backlog": _ACCEPTED_AT_ONCE,
+            "limit_concurrency": settings.max_connections,
+            "timeout_graceful_shutdown": math.ceil(drain_timeout_s),
+        }
+        if credentials is None or credentials.tls is None:
+            config = uvicorn.Config(app, http=HttpProtocol, **options)
+        else:
+            config = TlsConfig(credentials.tls, credentials.refusals, app, options)
         self._server = _Server(config)
+        self._tls = credentials.tls if credentials is not None else None
         self._settings = settings
         self._logger = logger
         self._thread: threading.Thread | None = None
@@ -62,6 +76,8 @@ class ApiServer:
             listener.close()
             msg = "the HTTP server could not start"
             raise ConfigurationError(msg)
+        if self._tls is not None:
+            self._tls.watch(self._server.renew_connections)
         self._logger.info("http.listening", host=self._settings.host, port=port)
         return port
 
@@ -112,13 +128,24 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.settled = threading.Event()
         self.cut_off = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start up as uvicorn does."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         for listener in sockets or []:
             listener.listen(_BACKLOG)  # asyncio made it as short as what it accepts at once
         self.settled.set()
+
+    def renew_connections(self) -> None:
+        """End idle connections now, and busy ones after their answer; safe to call from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._renew)
+
+    def _renew(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shut down as uvicorn does; it cancels the requests that outlast the drain time."""

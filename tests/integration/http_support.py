@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from signer import logs
 from signer.api.app import create_app
-from signer.api.auth import Authenticator
+from signer.api.credentials import open_credentials
 from signer.api.parts import Parts
 from signer.api.server import ApiServer
 from signer.deadlines import Deadline
@@ -174,10 +174,14 @@ def running(
         readiness.probe()
         for traces in (key_ring.signed, key_ring.threads, audit.entries):
             traces.clear()
-        app = create_app(
-            Parts(simulation.service, readiness, Authenticator(), metrics, logger, http_settings, signing_timeout_s)
+        credentials = closing.enter_context(
+            open_credentials(http_settings, audit, metrics.auth, logger, lambda: datetime.now(UTC))
         )
-        server = ApiServer(app, http_settings, logger, drain_timeout_s)
+        authenticator = credentials.authenticator
+        app = create_app(
+            Parts(simulation.service, readiness, authenticator, metrics, logger, http_settings, signing_timeout_s)
+        )
+        server = ApiServer(app, http_settings, logger, drain_timeout_s, credentials)
         port = server.start()
         closing.callback(server.close)
         client = closing.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S))

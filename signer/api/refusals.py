@@ -1,0 +1,139 @@
+"""Refused authentications on their way into the audit log: each one recorded, and a flood of them counted.
+
+What is refused costs the one who asks nothing, so records are bounded: so many of one peer in a minute, ten times as
+many of all. The rest is told by one record a minute for each code. The event loop only notes; a thread writes.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from signer.errors import UnavailableError
+from signer.logs import Logger
+from signer.metrics import AuthMetrics
+from signer.ports import AuditEntry, AuditLog
+from signer.work import timestamp
+
+OPERATION: Final = "authenticate"
+WINDOW_S: Final = 60.0
+_PEERS_TOGETHER: Final = 10
+_PEERS_REMEMBERED: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Somebody was not let in."""
+
+    code: str
+    peer: str
+    """The address at the other end of the connection."""
+    request_id: str | None = None
+    """None: it never came to a request."""
+    detail: str | None = None
+    """For people; never input."""
+
+
+class RefusalLog:
+    """Writes refusals into `audit` and the log; its thread runs until `close`."""
+
+    def __init__(
+        self,
+        audit: AuditLog,
+        metrics: AuthMetrics,
+        logger: Logger,
+        per_minute: int,
+        clocks: tuple[Callable[[], datetime], Callable[[], float]],
+    ) -> None:
+        self._audit = audit
+        self._metrics = metrics
+        self._logger = logger
+        self._wall_clock, self._clock = clocks
+        self._per_minute = per_minute
+        self._window_ends_s = self._clock() + WINDOW_S
+        self._changed = threading.Condition()
+        self._waiting: list[AuditEntry] = []
+        self._of_peer: Counter[str] = Counter()
+        self._recorded = 0
+        self._suppressed: Counter[str] = Counter()
+        self._closing = False
+        self._writer = threading.Thread(target=self._run, name="refusals", daemon=True)
+        self._writer.start()
+
+    def add(self, refusal: Refusal) -> None:
+        """Note a refusal; returns at once."""
+        self._metrics.refusals.labels(refusal.code).inc()
+        with self._changed:
+            if not self._has_room(refusal.peer):
+                self._suppressed[refusal.code] += 1
+                return
+            self._of_peer[refusal.peer] += 1
+            self._recorded += 1
+            self._waiting.append(self._entry(refusal.code, refusal.peer, refusal.request_id, refusal.detail))
+            self._changed.notify()
+        self._logger.log(
+            logging.INFO, "authentication.refused", code=refusal.code, peer=refusal.peer, request_id=refusal.request_id
+        )
+
+    def close(self) -> None:
+        """Write what was noted, and end."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._writer.join()
+
+    def _has_room(self, peer: str) -> bool:
+        # Beyond so many peers there is a flood from everywhere, and the bound for all together has been reached.
+        is_known = peer in self._of_peer or len(self._of_peer) < _PEERS_REMEMBERED
+        within = self._of_peer[peer] < self._per_minute and self._recorded < self._per_minute * _PEERS_TOGETHER
+        return is_known and within and not self._closing
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._waiting or self._closing, max(0.0, self._window_ends_s - self._clock())
+                )
+                closing = self._closing
+                entries, self._waiting = self._waiting, []
+                if closing or self._clock() >= self._window_ends_s:
+                    entries += self._begin_window()
+            self._append(entries)
+
+    def _begin_window(self) -> list[AuditEntry]:
+        """Give the records that stand for all that was too much in the window before."""
+        entries = [
+            self._entry(code, None, None, f"{count} more refusals with this code, not recorded one by one")
+            for code, count in self._suppressed.items()
+        ]
+        self._window_ends_s = self._clock() + WINDOW_S
+        self._recorded = 0
+        self._of_peer.clear()
+        self._suppressed.clear()
+        return entries
+
+    def _append(self, entries: list[AuditEntry]) -> None:
+        if not entries:
+            return
+        try:
+            self._audit.append(entries)
+        except UnavailableError:
+            # Nobody was let in, and the readiness tells of the trouble; the next window tells how many there were.
+            with self._changed:
+                self._suppressed.update(entry.error_code or "" for entry in entries)
+
+    def _entry(self, code: str, peer: str | None, request_id: str | None, detail: str | None) -> AuditEntry:
+        return AuditEntry(
+            time=timestamp(self._wall_clock()),
+            operation=OPERATION,
+            outcome="refused",
+            error_code=code,
+            entrance="http",
+            channel=peer,
+            message_id=request_id,
+            detail=detail,
+        )

@@ -1,0 +1,229 @@
+"""The TLS files in force: read whole, checked, taken or left as one; read again when they change."""
+
+import ssl
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from signer.errors import ConfigurationError
+from signer.http_settings import TlsSettings
+from signer.logs import Logger
+from signer.metrics import AuthMetrics
+
+_OTHERS_MAY_OPEN: Final = stat.S_IROTH | stat.S_IWOTH
+_CRL_BEGIN: Final = b"-----BEGIN X509 CRL-----"
+_CERTIFICATE_END: Final = b"CERTIFICATE-----"
+# Forward secrecy and authenticated encryption; TLS 1.3 knows nothing else.
+_TLS12_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    context: ssl.SSLContext
+    expires: dict[str, datetime]
+    """By setting, the end of what ends first."""
+
+
+class TlsMaterial:
+    """The context for new connections; raises `ConfigurationError` if the files are wrong at the start.
+
+    Later a file that is wrong changes nothing. Its thread runs from `watch` to `close`.
+    """
+
+    def __init__(
+        self, settings: TlsSettings, metrics: AuthMetrics, logger: Logger, wall_clock: Callable[[], datetime]
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._logger = logger
+        self._wall_clock = wall_clock
+        self._on_change: Callable[[], None] = _nothing
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tls-files", daemon=True)
+        self._seen = self._signature()
+        self._current = self._take()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What the next connection is made with."""
+        return self._current.context
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Look at the files from now on; `on_change` is called, on another thread, when others are in force."""
+        self._on_change = on_change
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def check_for_change(self) -> None:
+        """Take the files if they changed and are right."""
+        signature = self._signature()
+        if signature == self._seen:
+            return
+        try:
+            material = self._take()
+        except ConfigurationError as error:
+            self._metrics.tls_reloads.labels("refused").inc()
+            self._logger.warning("tls.reload_refused", reason=error.message)
+            self._seen = signature
+            return
+        if self._signature() != signature:
+            return  # somebody is writing: what was read may be half of it
+        self._seen, self._current = signature, material
+        self._metrics.tls_reloads.labels("taken").inc()
+        self._logger.info("tls.reloaded", expires={name: end.isoformat() for name, end in material.expires.items()})
+        self._on_change()
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._settings.reload_interval_s):
+            self.check_for_change()
+
+    def _signature(self) -> list[tuple[int, ...]]:
+        """Tell the files from what they were: a mounted secret changes by a new file, a copy by time or size."""
+        return [_stat(path) for path in self._files()]
+
+    def _files(self) -> Iterator[Path]:
+        settings = self._settings
+        yield from (settings.certificate, settings.key)
+        yield from (path for path in (settings.client_ca, settings.client_crl) if path is not None)
+
+    def _take(self) -> _Material:
+        material = _load(self._settings, self._wall_clock())
+        for name, end in material.expires.items():
+            self._metrics.tls_expires.labels(name).set(end.timestamp())
+        return material
+
+
+def _load(settings: TlsSettings, now: datetime) -> _Material:
+    context = _server_context(settings)
+    expires = {"certificate": _first_end(_certificates("certificate", settings.certificate))}
+    if expires["certificate"] <= now:
+        msg = "http.tls.certificate has expired"
+        raise ConfigurationError(msg)
+    if settings.client_ca is not None:
+        authorities = _certificates("client_ca", settings.client_ca)
+        expires["client_ca"] = _first_end(authorities)
+        _load_into(context, "client_ca", settings.client_ca)
+        required = settings.client_certificate == "required"
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        if settings.client_crl is not None:
+            expires["client_crl"] = _checked_crls(settings.client_crl, authorities, now)
+            _load_into(context, "client_crl", settings.client_crl)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+    return _Material(context, expires)
+
+
+def _server_context(settings: TlsSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS12_CIPHERS)
+    # Resumed sessions skip the certificate: whoever was revoked since could go on.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
+    _require_private(settings.key)
+    try:
+        # A passphrase would be asked for on the terminal.
+        context.load_cert_chain(settings.certificate, settings.key, password=_no_passphrase)
+    except (OSError, ValueError):
+        msg = "http.tls.certificate and http.tls.key are not PEM files of one certificate and its key"
+        raise ConfigurationError(msg) from None
+    return context
+
+
+def _no_passphrase() -> str:
+    msg = "the key has a passphrase"
+    raise ValueError(msg)
+
+
+def _require_private(key: Path) -> None:
+    try:
+        mode = key.stat().st_mode
+    except OSError as error:
+        msg = f"http.tls.key {key} cannot be read: {error.strerror}"
+        raise ConfigurationError(msg) from None
+    if mode & _OTHERS_MAY_OPEN:
+        msg = f"http.tls.key {key} can be opened by every user of this machine: chmod 600 it"
+        raise ConfigurationError(msg)
+
+
+def _certificates(setting: str, path: Path) -> Sequence[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError):
+        msg = f"http.tls.{setting} {path} holds no PEM certificates"
+        raise ConfigurationError(msg) from None
+
+
+def _first_end(certificates: Sequence[x509.Certificate]) -> datetime:
+    return min(certificate.not_valid_after_utc for certificate in certificates)
+
+
+def _load_into(context: ssl.SSLContext, setting: str, path: Path) -> None:
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ValueError):
+        msg = f"http.tls.{setting} {path} cannot be loaded"
+        raise ConfigurationError(msg) from None
+
+
+def _checked_crls(path: Path, authorities: Sequence[x509.Certificate], now: datetime) -> datetime:
+    """Give the moment when the first list runs out.
+
+    Every authority needs a list that it signed and that is in force, or OpenSSL refuses all that it vouched for.
+    """
+    crls = _crls(path)
+    for authority in authorities:
+        if not any(_signed(crl, authority) for crl in crls):
+            msg = f"http.tls.client_crl {path} lacks a revocation list of one of the authorities in client_ca"
+            raise ConfigurationError(msg)
+    ends = [crl.next_update_utc for crl in crls if crl.next_update_utc is not None]
+    if len(ends) != len(crls) or min(ends) <= now or any(crl.last_update_utc > now for crl in crls):
+        msg = f"http.tls.client_crl {path} holds a revocation list that is not in force now"
+        raise ConfigurationError(msg)
+    return min(ends)
+
+
+def _crls(path: Path) -> list[x509.CertificateRevocationList]:
+    try:
+        content = path.read_bytes()
+        if _CERTIFICATE_END in content:
+            msg = f"http.tls.client_crl {path} holds a certificate: it would be trusted"
+            raise ConfigurationError(msg)
+        return [x509.load_pem_x509_crl(_CRL_BEGIN + part) for part in content.split(_CRL_BEGIN)[1:]]
+    except (OSError, ValueError):
+        msg = f"http.tls.client_crl {path} holds no PEM revocation lists"
+        raise ConfigurationError(msg) from None
+
+
+def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    if crl.issuer != authority.subject:
+        return False
+    try:
+        return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    except (TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+
+
+def _stat(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()  # follows the links by which mounted secrets are exchanged
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _nothing() -> None:
+    return

@@ -1,0 +1,186 @@
+"""The service with every way to prove who one is, over SoftHSM behind the shim, and a client for it without manners."""
+
+import http.client
+import json
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
+
+from signer.demo.processes import Program, free_port
+from signer.demo.stack import Emulator, Stack, Token
+from softhsm.shim.client import LIBRARY, Shim
+from tests.issuer import AUDIENCE, CALLER, ISSUER, Issuer
+from tests.pki import DAY, SERVER, Authority, Holder, client_context, dns, server_certificate, uri
+from tests.service.running import audit_records
+
+SPIFFE = "spiffe://bank.example/settlement"
+BALANCER = "127.0.0.7"
+"""The one address whose load balancer headers are believed."""
+Header = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: nothing at all where there was no request."""
+
+    status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
+    headers: Any = None
+    body: bytes = b""
+
+
+@dataclass
+class People:
+    """Who holds which certificate."""
+
+    root: Authority = field(default_factory=lambda: Authority("Root"))
+    stranger_root: Authority = field(default_factory=lambda: Authority("Stranger"))
+
+    def __post_init__(self) -> None:
+        self.middle = Authority("Middle", self.root)
+        self.honest = self.middle.issue("settlement", [uri(SPIFFE)])
+        self.other = self.middle.issue("other", [uri("spiffe://bank.example/other")])
+        self.dns_only = self.root.issue("x", [dns("settlement.bank.example")])
+        self.subject_only = self.root.issue("settlement")
+        self.revoked = self.middle.issue("revoked", [uri(SPIFFE)])
+        self.expired = self.middle.issue("expired", [uri(SPIFFE)], starts=-3 * DAY, ends=-DAY)
+        self.early = self.middle.issue("early", [uri(SPIFFE)], starts=DAY, ends=2 * DAY)
+        self.stranger = self.stranger_root.issue("settlement", [uri(SPIFFE)])
+        self.namesake = Authority("Root").issue("settlement", [uri(SPIFFE)])
+        self.server = self.middle.issue("server", [uri(SPIFFE)], purpose=SERVER)
+        self.two_ids = self.middle.issue("two", [uri(SPIFFE), uri("spiffe://bank.example/other")])
+        self.relative_id = self.middle.issue("relative", [uri("spiffe://bank.example/../settlement")])
+        self.wildcard = self.middle.issue("wildcard", [dns("*.bank.example")])
+        self.nobody = self.middle.issue("", [uri("https://bank.example/settlement")])
+
+    def lists(self, *revoked: Holder) -> bytes:
+        """The revocation lists of both authorities."""
+        return self.root.crl() + self.middle.crl(*revoked)
+
+
+@dataclass
+class Site:
+    """One service."""
+
+    people: People
+    issuer: Issuer
+    stack: Stack
+    shim: Shim
+    directory: Path
+    port: int
+    process: Program
+
+    def context(self, holder: Holder | None) -> ssl.SSLContext:
+        """What a client connects with that shows the certificate of `holder`."""
+        return client_context(self.people.root, self.directory, holder)
+
+    def ask(
+        self,
+        holder: Holder | None = None,
+        headers: Sequence[Header] = (),
+        *,
+        source: str = "127.0.0.1",
+        target: str = "/v1/sign",
+        context: ssl.SSLContext | None = None,
+        **changes: Any,
+    ) -> Answer:
+        """Ask for a signature on a connection of its own, with exactly these headers beside the necessary ones."""
+        document = {"key": "settlement", "transaction_id": "TXN-1", "message": {"amount": "1.00"}, **changes}
+        asked = {name: value for name, value in document.items() if value is not None}
+        connection = http.client.HTTPSConnection(
+            "localhost", self.port, timeout=20, context=context or self.context(holder), source_address=(source, 0)
+        )
+        try:
+            return _exchange(connection, target, headers, json.dumps(asked).encode())
+        except (ssl.SSLError, ConnectionError):
+            return Answer()
+        finally:
+            connection.close()
+
+    def bearer(self, token: str, holder: Holder | None = None, **options: Any) -> Answer:
+        """Ask with a bearer token."""
+        return self.ask(holder, [("Authorization", f"Bearer {token}")], **options)
+
+    def signatures(self) -> int:
+        """How many C_Sign the HSM has seen."""
+        return self.shim.counts()["C_Sign"].calls
+
+    def records(self) -> list[dict[str, Any]]:
+        """Its audit log."""
+        return audit_records(self.stack)
+
+
+def _exchange(connection: http.client.HTTPSConnection, target: str, headers: Sequence[Header], body: bytes) -> Answer:
+    connection.putrequest("POST", target)
+    for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers):
+        connection.putheader(name, value)
+    connection.endheaders(body)
+    response = connection.getresponse()
+    content = response.read()
+    document = json.loads(content)
+    return Answer(response.status, document.get("code"), document.get("request_id"), response.headers, content)
+
+
+def leaf(holder: Holder) -> Header:
+    """The header in which a balancer names the certificate it verified: base64 keeps its plus signs."""
+    return "X-Amzn-Mtls-Clientcert-Leaf", quote(holder.pem, safe="+=/")
+
+
+@contextmanager
+def site(
+    directory: Path,
+    emulator: Emulator,
+    token: Token,
+    module: Path,
+    people: People,
+    **environment: str,
+) -> Iterator[Site]:
+    """Run a service that takes client certificates, tokens and a load balancer's word."""
+    directory.mkdir()
+    issuer = Issuer()
+    with ExitStack() as closing:
+        stack = Stack(directory, emulator, token)
+        shim = Shim(Path(closing.enter_context(TemporaryDirectory(prefix="shim"))))
+        port, health_port = free_port(), free_port()
+        settings = _settings(directory, people, issuer) | {
+            "SIGNER_HTTP__PORT": str(port),
+            "SIGNER_HTTP__HEALTH__PORT": str(health_port),
+            "SIGNER_HSM__MODULE": str(LIBRARY),
+            "SIGNER_READINESS_INTERVAL_S": "3600",  # its probes sign too
+        }
+        stack.environment |= shim.environment(module, None, latency=False) | settings | environment
+        stack.http_url = f"http://127.0.0.1:{health_port}"
+        process = stack.start()
+        closing.callback(process.terminate)
+        yield Site(people, issuer, stack, shim, directory, port, process)
+
+
+def _settings(directory: Path, people: People, issuer: Issuer) -> dict[str, str]:
+    certificate, key = server_certificate(people.root).write(directory, "server")
+    for name, content in (
+        ("client-ca.pem", people.root.pem + people.middle.pem),
+        ("client-crl.pem", people.lists(people.revoked)),
+        ("jwks.json", issuer.jwks()),
+    ):
+        (directory / name).write_bytes(content)
+    callers = [SPIFFE, CALLER, "dns:settlement.bank.example"]
+    return {
+        "SIGNER_KEYS__SETTLEMENT__CALLERS": json.dumps(callers),
+        "SIGNER_HTTP__TLS__CERTIFICATE": str(certificate),
+        "SIGNER_HTTP__TLS__KEY": str(key),
+        "SIGNER_HTTP__TLS__CLIENT_CA": str(directory / "client-ca.pem"),
+        "SIGNER_HTTP__TLS__CLIENT_CRL": str(directory / "client-crl.pem"),
+        "SIGNER_HTTP__TLS__RELOAD_INTERVAL_S": "0.1",
+        "SIGNER_HTTP__PROXY__NETWORKS": json.dumps([f"{BALANCER}/32"]),
+        "SIGNER_HTTP__JWT__ISSUER": ISSUER,
+        "SIGNER_HTTP__JWT__AUDIENCE": AUDIENCE,
+        "SIGNER_HTTP__JWT__JWKS_FILE": str(directory / "jwks.json"),
+        "SIGNER_HTTP__JWT__ALGORITHMS": '["RS256", "ES256"]',
+        "SIGNER_HTTP__AUDITED_REFUSALS_PER_MINUTE": "10000",
+    }

@@ -1,0 +1,78 @@
+"""Nobody gets in who should not: each way is refused with its code, leaves its record, and never reaches the HSM."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from signer.demo.stack import Emulator, Token
+from tests.issuer import bound_to
+from tests.service.entrance import BALANCER, Answer, People, Site, leaf, site
+from tests.service.running import until
+from tests.service.ways_in import WAYS, Way
+
+Sites = dict[bool, Site]
+
+
+@pytest.fixture(scope="module")
+def sites(
+    tmp_path_factory: pytest.TempPathFactory, emulator: Emulator, service_token: Token, softhsm_module: Path
+) -> Iterator[Sites]:
+    """Two services: one lets connect only who shows a certificate (True), the other whoever comes (False)."""
+    directory, people = tmp_path_factory.mktemp("ways-in"), People()
+    optional = {"SIGNER_HTTP__TLS__CLIENT_CERTIFICATE": "optional"}
+    with (
+        site(directory / "required", emulator, service_token, softhsm_module, people) as required,
+        site(directory / "optional", emulator, service_token, softhsm_module, people, **optional) as open_to_all,
+    ):
+        yield {True: required, False: open_to_all}
+
+
+def test_there_are_enough_ways() -> None:
+    """The table has the size it was promised to have, and says nothing twice."""
+    assert len(WAYS) >= 60
+    assert len({way.name for way in WAYS}) == len(WAYS)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_a_way_in_is_closed(sites: Sites, way: Way) -> None:
+    """Refused with its code; one record with that code; not one C_Sign more."""
+    service = sites[way.required]
+    signed, recorded = service.signatures(), len(service.records())
+    answer = way.go(service)
+    expected = (None, None) if way.status is None else (way.status, way.code)
+    assert (answer.status, answer.code) == expected
+    until(lambda: len(service.records()) > recorded, "a record")
+    (record,) = service.records()[recorded:]
+    assert (record["outcome"], record["error_code"], record["entrance"]) == ("refused", way.code, "http")
+    assert record.get("message_id") == answer.request_id
+    assert service.signatures() == signed
+    if way.status == 401:
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer realm=")
+
+
+def test_honest_callers_get_in(sites: Sites) -> None:
+    """Each kind of credential opens the door for whom it names, and the HSM's counter moves: it is no dead number."""
+    for required, service in sites.items():
+        people, signed = service.people, service.signatures()
+        answers = [service.ask(people.honest, transaction_id="A"), service.ask(people.dns_only, transaction_id="B")]
+        bound = service.issuer.token(cnf=bound_to(people.honest))
+        answers.append(service.bearer(bound, people.honest, transaction_id="C"))
+        if not required:
+            answers += _without_certificate(service)
+        assert [answer.status for answer in answers] == [200] * len(answers)
+        assert service.signatures() >= signed + len(answers)
+        callers = Counter(record["caller"] for record in service.records() if record["outcome"] == "signed")
+        assert callers["spiffe://bank.example/settlement"] >= 1
+        assert callers["dns:settlement.bank.example"] == 1
+        assert callers["jwt:https://issuer.example/realms/bank#settlement-service"] >= 1
+
+
+def _without_certificate(service: Site) -> list[Answer]:
+    issuer = service.issuer
+    return [
+        service.bearer(issuer.token(), transaction_id="D"),
+        service.bearer(issuer.ec_token({}, aud=["account", "signer"]), transaction_id="E"),
+        service.ask(None, [leaf(service.people.honest)], source=BALANCER, transaction_id="F"),
+    ]
