@@ -129,7 +129,8 @@ def _server_context(settings: TlsSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_TLS12_CIPHERS)
-    # Resumed sessions skip the certificate: whoever was revoked since could go on.
+    # A resumed session shows no certificate anew. TLS 1.2 still resumes by session id, within one context: that is
+    # under the same files, and each request looks at the dates.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from signer.sqs.client import make_clients
 from signer.sqs.consumer import Consumer
 from tests.integration.aws_faults import AwsFaults
 from tests.integration.queues import Queues, fresh_queues, until
+from tests.integration.tls_support import SPIFFE, Files
+from tests.pki import Authority, Holder, server_certificate, uri
 from tests.simulators import Simulation, simulate
 
 _DRAIN_S = 30.0
@@ -119,6 +122,21 @@ def start_entrance(make_entrance: StartEntrance) -> StartEntrance:
 def entrance(start_entrance: StartEntrance) -> Entrance:
     """The entrance, running, with settings that suit a test."""
     return start_entrance()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    root = Authority("Root")
+    certificate, key = server_certificate(root).write(tmp_path, "server")
+    made = Files(tmp_path, root, certificate, key)
+    made.client_ca.write_bytes(root.pem)
+    made.client_crl.write_bytes(root.crl())
+    return made
+
+
+@pytest.fixture
+def honest(files: Files) -> Holder:
+    return files.root.issue("settlement", [uri(SPIFFE)])
 
 
 def _caller(queues: Queues) -> str:
