@@ -63,7 +63,7 @@ def parse_jwks(document: bytes) -> dict[str, TokenKey]:
     try:
         jwks = strict_json.parse(document)
         listed = jwks["keys"][:_MAX_KEYS]
-        keys = [(jwk["kid"], _token_key(jwk)) for jwk in listed if _may_verify(jwk)]
+        keys = [(jwk["kid"], _token_key(jwk)) for jwk in listed if isinstance(jwk, dict) and _may_verify(jwk)]
     except (SignerError, LookupError, TypeError):
         msg = "this is not a JWK set"
         raise ConfigurationError(msg) from None
@@ -165,6 +165,7 @@ class KeySet:
     def find(self, name: str, algorithm: str) -> PublicKey:
         """Give the key of this name; raises `TokenKeyUnknownError`, `TokenKeysUnavailableError`."""
         if self._fetched_s is None or self._clock() - self._fetched_s > self._settings.max_stale_s:
+            self._wanted.set()
             msg = "the keys of the token issuer cannot be fetched"
             raise TokenKeysUnavailableError(msg)
         key = self._keys.get(name)

@@ -67,13 +67,13 @@ class RefusalLog:
         """Note a refusal; returns at once."""
         self._metrics.refusals.labels(refusal.code).inc()
         with self._changed:
+            self._changed.notify()
             if not self._has_room(refusal.peer):
                 self._suppressed[refusal.code] += 1
                 return
             self._of_peer[refusal.peer] += 1
             self._recorded += 1
             self._waiting.append(self._entry(refusal.code, refusal.peer, refusal.request_id, refusal.detail))
-            self._changed.notify()
         self._logger.log(
             logging.INFO, "authentication.refused", code=refusal.code, peer=refusal.peer, request_id=refusal.request_id
         )
@@ -95,28 +95,37 @@ class RefusalLog:
         closing = False
         while not closing:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._waiting or self._closing, max(0.0, self._window_ends_s - self._clock())
-                )
-                closing = self._closing
+                self._changed.wait_for(self._has_work, max(0.0, self._window_ends_s - self._clock()))
+                closing, window_is_over = self._closing, self._window_is_over()
                 entries, self._waiting = self._waiting, []
-                if closing or self._clock() >= self._window_ends_s:
-                    entries += self._begin_window()
-            self._append(entries)
+                if window_is_over:
+                    self._begin_window()
+            self._append(entries, Counter(entry.error_code or "" for entry in entries))
+            if closing or window_is_over:
+                self._append_counts()
 
-    def _begin_window(self) -> list[AuditEntry]:
-        """Give the records that stand for all that was too much in the window before."""
-        entries = [
-            self._entry(code, None, None, f"{count} more refusals with this code, not recorded one by one")
-            for code, count in self._suppressed.items()
-        ]
+    def _has_work(self) -> bool:
+        return bool(self._waiting) or self._closing or self._window_is_over()
+
+    def _window_is_over(self) -> bool:
+        return self._clock() >= self._window_ends_s
+
+    def _begin_window(self) -> None:
         self._window_ends_s = self._clock() + WINDOW_S
         self._recorded = 0
         self._of_peer.clear()
-        self._suppressed.clear()
-        return entries
 
-    def _append(self, entries: list[AuditEntry]) -> None:
+    def _append_counts(self) -> None:
+        """Tell of all that was too much to be recorded one by one, or could not be."""
+        with self._changed:
+            counts, self._suppressed = self._suppressed, Counter()
+        entries = [
+            self._entry(code, None, None, f"{count} more refusals with this code, not recorded one by one")
+            for code, count in counts.items()
+        ]
+        self._append(entries, counts)
+
+    def _append(self, entries: list[AuditEntry], counts: Counter[str]) -> None:
         if not entries:
             return
         try:
@@ -124,7 +133,7 @@ class RefusalLog:
         except UnavailableError:
             # Nobody was let in, and the readiness tells of the trouble; the next window tells how many there were.
             with self._changed:
-                self._suppressed.update(entry.error_code or "" for entry in entries)
+                self._suppressed.update(counts)
 
     def _entry(self, code: str, peer: str | None, request_id: str | None, detail: str | None) -> AuditEntry:
         return AuditEntry(

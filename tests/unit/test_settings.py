@@ -22,6 +22,10 @@ directory = "audit"
 """
 
 
+JWT = '[http.jwt]\nissuer = "https://issuer"\naudience = "signer"\njwks_file = "jwks.json"\n'
+TLS = '[http.tls]\ncertificate = "server.pem"\nkey = "server.key"\n'
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A settings file with nothing in it that could be left out."""
@@ -58,6 +62,23 @@ def test_the_pin_is_read_and_never_shown(config: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
+    "sections",
+    [
+        f'{TLS}client_ca = "ca.pem"\n',
+        f"{TLS}{JWT}",
+        '[http.proxy]\nnetworks = ["10.0.0.0/24"]\n',
+        f'[http.proxy]\nnetworks = ["10.0.0.0/24"]\n{JWT}',
+    ],
+)
+def test_who_authenticates_may_listen_everywhere(config: Path, sections: str) -> None:
+    """Client certificates, a balancer's word, or tokens that travel encrypted."""
+    config.write_text(config.read_text() + f'[http]\nhost = "0.0.0.0"\n{sections}')
+    http = load(config).http
+    assert http is not None
+    assert http.authenticates
+
+
+@pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ('token = "t"', 'token = "t"\ncanary = 1', "hsm.canary"),
@@ -65,6 +86,20 @@ def test_the_pin_is_read_and_never_shown(config: Path, monkeypatch: pytest.Monke
         ('label = "k"', 'label = "k"\nfingerprint = "canary"', "keys.settlement.fingerprint"),
         ('label = "k"', 'label = "k"\nwaive = ["extractable"]', "keys.settlement.waive"),
         ("[ledger]", '[http]\nhost = "0.0.0.0"\n[ledger]', "loopback"),
+        ("[ledger]", f'[http]\nhost = "0.0.0.0"\n{JWT}[ledger]', "need http.tls or http.proxy"),
+        ("[ledger]", f'[http]\nhost = "0.0.0.0"\n{TLS}[ledger]', "loopback"),
+        ("[ledger]", f'{TLS}client_crl = "crl"\n[ledger]', "client_crl needs client_ca"),
+        ("[ledger]", f'{JWT}algorithms = ["HS256"]\n[ledger]', "http.jwt.algorithms"),
+        ("[ledger]", f'{JWT}algorithms = ["none"]\n[ledger]', "http.jwt.algorithms"),
+        ("[ledger]", f"{JWT}algorithms = []\n[ledger]", "http.jwt.algorithms"),
+        ("[ledger]", f"{JWT}leeway_s = 121\n[ledger]", "http.jwt.leeway_s"),
+        ("[ledger]", f'{JWT}jwks_url = "https://canary"\n[ledger]', "exactly one of"),
+        ("[ledger]", f"{JWT}[ledger]".replace("jwks_file", "jwks_url"), "by https"),
+        ("[ledger]", f"{JWT}[ledger]".replace("https://issuer", "https://#issuer"), "contains no #"),
+        ("[ledger]", "[http.proxy]\nnetworks = []\n[ledger]", "http.proxy.networks"),
+        ("[ledger]", '[http.proxy]\nnetworks = ["canary"]\n[ledger]', "not an IP network"),
+        ("[ledger]", '[http.proxy]\nnetworks = ["10.0.0.1/8"]\n[ledger]', "not an IP network"),
+        ("[ledger]", '[http.health]\nhost = "canary"\n[ledger]', "http.health.host"),
         ("[ledger]", '[http]\nhost = "192.0.2.1"\n[ledger]', "loopback"),
         ("[ledger]", '[http]\nhost = "::"\n[ledger]', "loopback"),
         ("[ledger]", '[http]\nhost = "canary"\n[ledger]', "http.host"),
