@@ -21,6 +21,7 @@ from tests.service.running import audit_records
 SPIFFE = "spiffe://bank.example/settlement"
 BALANCER = "127.0.0.7"
 """The one address whose load balancer headers are believed."""
+PAYLOAD = "canary-payload-4711"
 Header = tuple[str, str]
 
 
@@ -75,6 +76,10 @@ class Site:
     directory: Path
     port: int
     process: Program
+    sent: set[str] = field(default_factory=set)
+    """Every value of a header that holds a secret."""
+    heard: list[bytes] = field(default_factory=list)
+    """Every answer, with its headers."""
 
     def context(self, holder: Holder | None) -> ssl.SSLContext:
         """What a client connects with that shows the certificate of `holder`."""
@@ -91,15 +96,20 @@ class Site:
         **changes: Any,
     ) -> Answer:
         """Ask for a signature on a connection of its own, with exactly these headers beside the necessary ones."""
-        document = {"key": "settlement", "transaction_id": "TXN-1", "message": {"amount": "1.00"}, **changes}
+        document = {"key": "settlement", "transaction_id": "TXN-1", "message": {"amount": PAYLOAD}, **changes}
+        self.sent.update(value for name, value in headers if name == "Authorization")
+        self.sent.add(target.replace("=", " "))  # a token may stand there too
         asked = {name: value for name, value in document.items() if value is not None}
         connection = http.client.HTTPSConnection(
             "localhost", self.port, timeout=20, context=context or self.context(holder), source_address=(source, 0)
         )
         try:
-            return _exchange(connection, target, headers, json.dumps(asked).encode())
+            answer = _exchange(connection, target, headers, json.dumps(asked).encode())
         except (ssl.SSLError, ConnectionError):
             return Answer()
+        else:
+            self.heard.append(answer.headers.as_bytes() + answer.body)
+            return answer
         finally:
             connection.close()
 
@@ -152,6 +162,7 @@ def site(
             "SIGNER_HTTP__PORT": str(port),
             "SIGNER_HTTP__HEALTH__PORT": str(health_port),
             "SIGNER_HSM__MODULE": str(LIBRARY),
+            "SIGNER_SIGNING_TIMEOUT_S": "5",
             "SIGNER_READINESS_INTERVAL_S": "3600",  # its probes sign too
         }
         stack.environment |= shim.environment(module, None, latency=False) | settings | environment
