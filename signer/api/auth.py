@@ -19,7 +19,7 @@ from signer.api.frame import request_id_of
 from signer.api.refusals import Refusal, RefusalLog
 from signer.api.tokens import TokenVerifier
 from signer.api.trusted_proxies import TrustedProxies
-from signer.errors import SignerError
+from signer.errors import UnauthenticatedError
 
 LOOPBACK_CALLER: Final = "http:loopback"
 _TOKEN_PARAMETERS: Final = frozenset({"access_token", "token", "jwt", "id_token"})
@@ -51,7 +51,7 @@ class Authenticator:
         """
         try:
             return self._caller_of(request)
-        except SignerError as error:
+        except UnauthenticatedError as error:
             self._refusals.add(Refusal(error.code, _peer(request), request_id_of(request)))
             raise
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from signer.demo.stack import Emulator, Token
@@ -76,3 +77,15 @@ def _without_certificate(service: Site) -> list[Answer]:
         service.bearer(issuer.ec_token({}, aud=["account", "signer"]), transaction_id="E"),
         service.ask(None, [leaf(service.people.honest)], source=BALANCER, transaction_id="F"),
     ]
+
+
+def test_health_is_asked_elsewhere(sites: Sites) -> None:
+    """A balancer's check needs no certificate, reaches nothing else, and the port for callers tells nothing of it."""
+    for service in sites.values():
+        health = service.stack.http_url
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert httpx.get(health + path, headers={"Host": "10.0.0.1:8081"}).status_code == 200
+            assert service.ask(service.people.honest, target=path).status == 404
+        assert [httpx.post(health + path).status_code for path in ("/v1/sign", "/v1/keys", "/openapi.json")] == [
+            404
+        ] * 3
