@@ -211,6 +211,12 @@ class PoolExhaustedError(HsmUnavailableError):
     code = "hsm_busy"
 
 
+class KeyNotReadyError(HsmUnavailableError):
+    """No version of this key may sign at this moment: its time has not come, or it has not proven itself."""
+
+    code = "key_not_ready"
+
+
 class LedgerUnavailableError(UnavailableError):
     """The sign-once ledger cannot record a claim or a result."""
 

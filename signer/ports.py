@@ -6,6 +6,8 @@ The words MUST and MUST NOT are normative (RFC 2119): the core's promises rest o
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -40,6 +42,41 @@ class SigningKey:
     public_key: RSAPublicKey
     token_serial: str
     crypto_user: str
+
+
+class VersionState(StrEnum):
+    """Where a version of a key stands in its rotation."""
+
+    UPCOMING = "upcoming"
+    """It is to sign from its `active_from` on; if that has passed, it was not ready by then and its elder signs on."""
+    ACTIVE = "active"
+    """It signs."""
+    RETIRED = "retired"
+    """It signs no more; what it signed is to be verified until its `verify_until`."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVersion:
+    """One of the keys that an alias stands for in the course of time."""
+
+    alias: str
+    label: str
+    state: VersionState
+    fingerprint: str | None
+    """Pinned in the settings, or found in the HSM; None if neither."""
+    key: SigningKey | None
+    """None while its public key is known to nobody here; such a version is not published."""
+    active_from: datetime | None = None
+    """UTC; None: since ever."""
+    verify_until: datetime | None = None
+    """UTC; from then on it is no version of the alias any more. None: no end is set."""
+    not_ready: str | None = None
+    """Why it could not sign, fit for a stranger; None once it passed its checks and a test signature."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may sign when its time comes."""
+        return self.not_ready is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +240,19 @@ class KeyRing(Protocol):
         """Name every configured key."""
         ...
 
-    def key(self, alias: str) -> SigningKey:
-        """Give the checked key; raises `UnknownKeyError`."""
+    def key(self, alias: str, at: datetime | None = None) -> SigningKey:
+        """Give the checked key that is in force `at` that moment (UTC), by default now.
+
+        MUST be the youngest version whose time has come and that passed its checks and a test signature. Raises
+        `UnknownKeyError`, and `KeyNotReadyError` if there is none.
+        """
+        ...
+
+    def versions(self, alias: str, at: datetime | None = None) -> Sequence[KeyVersion]:
+        """Give what the alias stands for, eldest first, as it is `at` that moment (UTC), by default now.
+
+        At most one is active. A version past its `verify_until` MUST NOT be among them. Raises `UnknownKeyError`.
+        """
         ...
 
     def problems(self) -> tuple[str, ...]:

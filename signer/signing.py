@@ -19,10 +19,12 @@ from signer.ports import (
     AuditEntry,
     AuditLog,
     KeyRing,
+    KeyVersion,
     Origin,
     SigningKey,
     SignOnceLedger,
     SignTask,
+    VersionState,
 )
 from signer.transactions import SigningRequest
 from signer.work import Outcome, Work, timestamp
@@ -110,8 +112,17 @@ class SigningService:
         )
 
     def keys(self) -> list[SigningKey]:
-        """Give every key this service signs with."""
-        return [self._key_ring.key(alias) for alias in self._key_ring.aliases()]
+        """Give every key this service signs with now: of each alias the version in force, if there is one."""
+        versions = [version for alias in self._key_ring.aliases() for version in self.versions(alias)]
+        return [item.key for item in versions if item.state is VersionState.ACTIVE and item.key is not None]
+
+    def aliases(self) -> tuple[str, ...]:
+        """Name every configured key."""
+        return self._key_ring.aliases()
+
+    def versions(self, alias: str) -> Sequence[KeyVersion]:
+        """Give the versions of a key as they are now, eldest first; raises `UnknownKeyError`."""
+        return self._key_ring.versions(alias, self._wall_clock())
 
     def _authorise(self, works: Sequence[Work], origin: Origin) -> None:
         for work in works:

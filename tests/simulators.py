@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 from cryptography.hazmat.primitives import hashes
@@ -18,19 +19,55 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from prometheus_client import CollectorRegistry
 
 from signer.deadlines import Deadline
-from signer.errors import ClaimInProgressError, ClaimLostError, ConflictError, SignerError, UnknownKeyError
+from signer.errors import (
+    ClaimInProgressError,
+    ClaimLostError,
+    ConflictError,
+    KeyNotReadyError,
+    SignerError,
+    UnknownKeyError,
+)
 from signer.metrics import Metrics
 from signer.policy import KeyPolicy, Policy
-from signer.ports import AuditEntry, Claim, Claimed, RawSignature, Signature, SigningKey, SignTask
+from signer.ports import (
+    AuditEntry,
+    Claim,
+    Claimed,
+    KeyVersion,
+    RawSignature,
+    Signature,
+    SigningKey,
+    SignTask,
+    VersionState,
+)
 from signer.signatures import fingerprint
 from signer.signing import SigningService
+from signer.versions import Candidate, Standing, states
 from tests.scripted import Faults, Holdable
+
+_FIRST: Final = "-key-2028"
+
+
+def private_key(name: str) -> rsa.RSAPrivateKey:
+    """A real RSA-2048 key, made once for each label in a test run; an alias stands for its first label."""
+    return _private_key(name.removesuffix(_FIRST))
 
 
 @functools.cache
-def private_key(_alias: str) -> rsa.RSAPrivateKey:
-    """A real RSA-2048 key, made once for each alias in a test run."""
+def _private_key(_name: str) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@dataclass(slots=True)
+class SimulatedVersion:
+    """One version of a simulated key; a test may change it at any time."""
+
+    key: SigningKey
+    active_from: datetime | None = None
+    verify_until: datetime | None = None
+    not_ready: str | None = None
+    known: bool = True
+    """Whether its public key is known."""
 
 
 class SimulatedKeyRing(Holdable):
@@ -38,7 +75,7 @@ class SimulatedKeyRing(Holdable):
 
     def __init__(self, *aliases: str) -> None:
         super().__init__()
-        self._keys = {alias: _signing_key(alias) for alias in aliases}
+        self._versions = {alias: [SimulatedVersion(_signing_key(alias, f"{alias}{_FIRST}"))] for alias in aliases}
         self._faults = Faults()
         self._lock = threading.Lock()
         self.distrusted: list[RawSignature] = []
@@ -52,15 +89,40 @@ class SimulatedKeyRing(Holdable):
         """Let the next calls of `sign` answer `error` for every task, or raise it if it is none of ours."""
         self._faults.add(error, times)
 
-    def aliases(self) -> tuple[str, ...]:
-        return tuple(self._keys)
+    def add_version(
+        self, alias: str, label: str, active_from: datetime, *, elder_until: datetime | None = None
+    ) -> SimulatedVersion:
+        """Plan the next version of a key, with a software key of its own; the one before is over `elder_until`."""
+        self._versions[alias][-1].verify_until = elder_until
+        version = SimulatedVersion(_signing_key(alias, label), active_from)
+        self._versions[alias].append(version)
+        return version
 
-    def key(self, alias: str) -> SigningKey:
+    def aliases(self) -> tuple[str, ...]:
+        return tuple(self._versions)
+
+    def key(self, alias: str, at: datetime | None = None) -> SigningKey:
+        for version in self.versions(alias, at):
+            if version.state is VersionState.ACTIVE and version.key is not None:
+                return version.key
+        msg = "no version of this key is ready to sign"
+        raise KeyNotReadyError(msg)
+
+    def versions(self, alias: str, at: datetime | None = None) -> Sequence[KeyVersion]:
         try:
-            return self._keys[alias]
+            versions = self._versions[alias]
         except KeyError:
             msg = "no key with this alias is configured"
             raise UnknownKeyError(msg) from None
+        candidates = [
+            Candidate(item.active_from, item.verify_until, Standing.NOT_READY if item.not_ready else Standing.READY)
+            for item in versions
+        ]
+        return [
+            _key_version(version, state)
+            for version, state in zip(versions, states(candidates, at or datetime.now(UTC)), strict=True)
+            if state is not None
+        ]
 
     def problems(self) -> tuple[str, ...]:
         return ()
@@ -245,11 +307,25 @@ def simulate(callers_by_key: Mapping[str, frozenset[str]], *, require_transactio
     return Simulation(key_ring, SimulatedLedger(), SimulatedAuditLog(), policy)
 
 
-def _signing_key(alias: str) -> SigningKey:
-    public_key = private_key(alias).public_key()
-    return SigningKey(alias, f"{alias}-key-2028", fingerprint(public_key), public_key, "SIM0001", "crypto_user")
+def _key_version(version: SimulatedVersion, state: VersionState) -> KeyVersion:
+    key = version.key
+    return KeyVersion(
+        alias=key.alias,
+        label=key.label,
+        state=state,
+        fingerprint=key.fingerprint,
+        key=key if version.known else None,
+        active_from=version.active_from,
+        verify_until=version.verify_until,
+        not_ready=version.not_ready,
+    )
+
+
+def _signing_key(alias: str, label: str) -> SigningKey:
+    public_key = private_key(label).public_key()
+    return SigningKey(alias, label, fingerprint(public_key), public_key, "SIM0001", "crypto_user")
 
 
 def _sign(task: SignTask) -> RawSignature:
-    value = private_key(task.key.alias).sign(task.digest, task.algorithm.padding, Prehashed(hashes.SHA256()))
+    value = private_key(task.key.label).sign(task.digest, task.algorithm.padding, Prehashed(hashes.SHA256()))
     return RawSignature(value, key_handle=7, session_handle=11, pool_wait_s=0.0, hsm_sign_s=0.001)

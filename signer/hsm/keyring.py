@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 import pkcs11
@@ -22,7 +23,7 @@ from signer.hsm.latch import Latch
 from signer.hsm.module import Module
 from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
 from signer.hsm.signature_maker import Request, SignatureMaker
-from signer.ports import AuditEntry, RawSignature, SigningKey, SignTask
+from signer.ports import AuditEntry, KeyVersion, RawSignature, SigningKey, SignTask, VersionState
 from signer.signatures import fingerprint
 
 _OPENING_TIMEOUT_S: Final = 60.0
@@ -77,7 +78,12 @@ class HsmKeyRing:
         """Name every configured key."""
         return tuple(self._keys)
 
-    def key(self, alias: str) -> SigningKey:
+    def versions(self, alias: str, at: datetime | None = None) -> Sequence[KeyVersion]:
+        """Give the one version that there is."""
+        key = self.key(alias, at)
+        return [KeyVersion(alias, key.label, VersionState.ACTIVE, key.fingerprint, key)]
+
+    def key(self, alias: str, at: datetime | None = None) -> SigningKey:  # noqa: ARG002
         """Give the checked key; raises `UnknownKeyError`."""
         try:
             return self._keys[alias]

@@ -31,6 +31,7 @@ PAUSES: Final[Mapping[str, Pause]] = {
     "batch_abandoned": Pause(1, 120),
     # Something is away.
     "hsm_unavailable": _OUTAGE,
+    "key_not_ready": _OUTAGE,
     "ledger_unavailable": _OUTAGE,
     "audit_unavailable": _OUTAGE,
     "queue_unavailable": _OUTAGE,
