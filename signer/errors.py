@@ -12,6 +12,8 @@ class SignerError(Exception):
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
+    retry_after_s: float | None = None
+    """When another try may help, where that is known."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -148,6 +150,35 @@ class NotAuthorisedError(SignerError):
     """The policy does not let this caller use this key (default deny)."""
 
     code = "not_authorised"
+
+
+class KilledError(SignerError):
+    """A person stopped it by the kill switch; a machine need not ask again, a person says when it goes on."""
+
+    code = "killed"
+
+
+class KeyKilledError(KilledError):
+    """A person stopped this key by the kill switch, and nothing is signed with it until it is revived."""
+
+    code = "key_killed"
+
+
+class CallerKilledError(KilledError):
+    """A person stopped this caller by the kill switch, and nothing is signed for it until it is revived."""
+
+    code = "caller_killed"
+
+
+class RateLimitedError(SignerError):
+    """The caller has had as many transactions as the policy grants it for now."""
+
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class ConflictError(SignerError):

@@ -108,6 +108,23 @@ class AuthMetrics:
         )  # fmt: skip
 
 
+class PolicyMetrics:
+    """What becomes of the policy's files."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.reloads = Counter(
+            "signer_policy_reloads", "Times a file of the policy changed: changed, refused.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self.stale = Gauge(
+            "signer_policy_stale", "1 while a file of the policy is bad, and an earlier one stays in force.",
+            registry=registry,
+        )  # fmt: skip
+        self.killed = Gauge(
+            "signer_policy_killed", "How many the kill switch stops: key, caller.", ["kind"], registry=registry
+        )
+
+
 class Metrics:
     """The metrics, registered once on `registry`."""
 
@@ -115,6 +132,7 @@ class Metrics:
         self.registry = registry
         self.hsm = HsmMetrics(registry)
         self.auth = AuthMetrics(registry)
+        self.policy = PolicyMetrics(registry)
         self.signatures = Counter(
             "signer_signatures", "Transactions by outcome.", ["key", "entrance", "outcome"], registry=registry
         )

@@ -4,7 +4,7 @@ The words MUST and MUST NOT are normative (RFC 2119): the core's promises rest o
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -86,6 +86,10 @@ class SignTask:
     key: SigningKey
     algorithm: Algorithm
     digest: bytes
+
+
+def let_all_pass(_task: SignTask) -> None:
+    """Refuse nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,8 @@ class AuditEntry:
     time: str
     """RFC 3339, UTC, microseconds."""
     operation: str
-    """`sign`, `probe`, `authenticate`, `quarantine`, `key.drifted`, `hsm.breaker`, `store.begin`, `service.start`,
+    """`sign`, `probe`, `authenticate`, `quarantine`, `key.drifted`, `key.rotated`, `hsm.breaker`, `policy.loaded`,
+    `policy.changed`, `policy.refused`, `policy.killed`, `policy.revived`, `store.begin`, `service.start`,
     `service.stop`, `audit.repair`."""
     outcome: str
     """`signed`, `replayed`, `refused` (never), `failed` (not now), `done`."""
@@ -201,6 +206,8 @@ class AuditEntry:
     message_id: str | None = None
     batch_id: str | None = None
     transaction_id: str | None = None
+    claimed_at: str | None = None
+    """When the version of the key was chosen, right before the claim: RFC 3339, UTC, microseconds."""
     key_alias: str | None = None
     key_label: str | None = None
     key_fingerprint: str | None = None
@@ -275,11 +282,17 @@ class KeyRing(Protocol):
         ...
 
     def sign(
-        self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
+        self,
+        tasks: Sequence[SignTask],
+        deadline: Deadline,
+        *,
+        probing: bool = False,
+        refuse: Callable[[SignTask], None] = let_all_pass,
     ) -> list[RawSignature | SignerError]:
         """Sign every task, spread over the signing sessions, and answer for each, in order.
 
-        A session that failed in an unknown way MUST NOT be used again. While there are `problems`, only who is
-        `probing` reaches the HSM.
+        `refuse` MUST be called right before each C_Sign; what it raises is the answer, and nothing is signed. A session
+        that failed in an unknown way MUST NOT be used again. While there are `problems`, only who is `probing` reaches
+        the HSM.
         """
         ...

@@ -47,6 +47,7 @@ class Readiness:
         self._last_codes: dict[str, str | None] = {}
         self._unrecorded: list[AuditEntry] = []
         self._sources: list[Callable[[], tuple[str, ...]]] = []
+        self._warning_sources: list[Callable[[], tuple[str, ...]]] = []
         self._others: list[tuple[str, Callable[[], None], Callable[[], bool]]] = []
         self._checked_at_s = time.monotonic()
         self._stopping = threading.Event()
@@ -73,6 +74,14 @@ class Readiness:
     def watch(self, source: Callable[[], tuple[str, ...]]) -> None:
         """Let `source` have a say in `problems`, though not in `can_sign`."""
         self._sources.append(source)
+
+    def heed(self, source: Callable[[], tuple[str, ...]]) -> None:
+        """Let `source` have a say in `warnings`."""
+        self._warning_sources.append(source)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say what a person has to look at while the service is ready all the same."""
+        return tuple(warning for source in self._warning_sources for warning in source())
 
     def also_prove(self, name: str, prove: Callable[[], None], healthy: Callable[[], bool]) -> None:
         """Make something else part of every probe: `prove` raises `SignerError`.

@@ -14,7 +14,7 @@ from signer.http_settings import HealthSettings, JwtSettings, ProxySettings, Sec
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Waiver = Literal["always_sensitive", "never_extractable", "local"]
-_ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+ALIAS_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _PREFIX: Final = "SIGNER_"
 _DELIMITER: Final = "__"
 _CONFIG_VARIABLE: Final = "SIGNER_CONFIG"
@@ -199,7 +199,16 @@ class AuditSettings(Section):
     """Let a new chain take the place of one that is lost."""
 
 
-_SECTIONS: Final = frozenset({"hsm", "keys", "ledger", "audit", "sqs", "http"})
+class PolicySettings(Section):
+    """Who may do what: see docs/policy.md."""
+
+    file: Path | None = None
+    """The policy file. None: who `keys.*.callers` names may have everything signed with that key."""
+    kill_file: Path | None = None
+    """The kill switch; beside the policy file, or else beside the audit log, if not given."""
+
+
+_SECTIONS: Final = frozenset({"policy", "hsm", "keys", "ledger", "audit", "sqs", "http"})
 
 
 class Settings(BaseSettings):
@@ -210,9 +219,10 @@ class Settings(BaseSettings):
     )
 
     hsm: HsmSettings
-    keys: dict[Annotated[str, Field(pattern=_ALIAS)], KeySettings] = Field(min_length=1)
+    keys: dict[Annotated[str, Field(pattern=ALIAS_PATTERN)], KeySettings] = Field(min_length=1)
     ledger: LedgerSettings
     audit: AuditSettings
+    policy: PolicySettings = PolicySettings()
     sqs: SqsSettings | None = None
     http: HttpSettings | None = HttpSettings()
     signing_timeout_s: Seconds = 30
@@ -231,6 +241,23 @@ class Settings(BaseSettings):
         """Where it is remembered that a person must look before anything is signed."""
         directory = self.audit.directory
         return self.hsm.latch_file or directory.with_name(f"{directory.name}.hsm-latch.json")
+
+    @property
+    def kill_file(self) -> Path:
+        """Where the kill switch is."""
+        directory, file = self.audit.directory, self.policy.file
+        beside = directory.with_name(f"{directory.name}.kills.json") if file is None else kill_file_beside(file)
+        return self.policy.kill_file or beside
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Self:
+        said = [alias for alias, key in self.keys.items() if key.callers or not key.require_transaction_id]
+        if self.policy.file is not None and said:
+            msg = (
+                "callers and require_transaction_id stand in the policy file, not with keys, once policy.file is given"
+            )
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _dies_in_tests_only(self) -> Self:
@@ -257,6 +284,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over the file, whose contents `load` passes as arguments."""
         return env_settings, init_settings
+
+
+def kill_file_beside(policy_file: Path) -> Path:
+    """Give the place of the kill switch that belongs to a policy file."""
+    return policy_file.with_suffix(".kills.json")
 
 
 def load(path: Path | None) -> Settings:

@@ -5,12 +5,15 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from signer import failpoints
+from signer.authority import Authority
 from signer.deadlines import Deadline
 from signer.errors import (
     BatchAbandonedError,
     LedgerUnavailableError,
+    RateLimitedError,
     SignatureInvalidError,
     SignerError,
+    TooManyTransactionsError,
     UnavailableError,
 )
 from signer.metrics import Metrics, Stopwatch
@@ -27,7 +30,7 @@ from signer.ports import (
     VersionState,
 )
 from signer.transactions import SigningRequest
-from signer.work import Outcome, Work, timestamp
+from signer.work import Outcome, VersionsInForce, Work, timestamp
 
 Item = TypeVar("Item")
 
@@ -44,14 +47,14 @@ class SigningService:
         key_ring: KeyRing,
         ledger: SignOnceLedger,
         audit: AuditLog,
-        policy: Policy,
+        authority: Authority,
         metrics: Metrics,
         wall_clock: Callable[[], datetime],
     ) -> None:
         self._key_ring = key_ring
         self._ledger = ledger
         self._audit = audit
-        self._policy = policy
+        self._authority = authority
         self._metrics = metrics
         self._wall_clock = wall_clock
 
@@ -72,12 +75,12 @@ class SigningService:
         """
         works = [Work(request) for request in requests]
         try:
-            self._authorise(works, origin)
+            self._authorise(works, origin, all_or_nothing=all_or_nothing)
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
             self._claim(works, watch)
             failpoints.reach("claimed")
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
-            self._sign(works, deadline, watch)
+            self._sign(works, origin, deadline, watch)
             failpoints.reach("signed")
             self._verify(works, watch)
             failpoints.reach("verified")
@@ -124,13 +127,30 @@ class SigningService:
         """Give the versions of a key as they are now, eldest first; raises `UnknownKeyError`."""
         return self._key_ring.versions(alias, self._wall_clock())
 
-    def _authorise(self, works: Sequence[Work], origin: Origin) -> None:
+    def policy(self) -> Policy:
+        """Give the policy in force at this moment; a decision of several parts asks for it once."""
+        return self._authority.current()
+
+    def _authorise(self, works: Sequence[Work], origin: Origin, *, all_or_nothing: bool) -> None:
+        # Asked once: neither a change of policy nor the instant of a rotation splits what came in together.
+        policy, versions = self._authority.current(), VersionsInForce(self._key_ring, self._wall_clock())
+        limit = policy.max_batch(origin.caller)
+        if len(works) > limit:
+            _fail(works, TooManyTransactionsError(f"this caller may bring {limit} transactions at once"))
+            return
         for work in works:
             try:
-                work.key = self._key_ring.key(work.request.key_alias)
-                self._policy.authorise(origin.caller, work.request)
+                work.key, work.chosen_at = versions.key(work.request.key_alias), versions.chosen_at
+                policy.authorise(origin.caller, work.request)
             except SignerError as error:
                 work.error = error
+        wanted = [work for work in works if work.error is None]
+        if all_or_nothing and len(wanted) < len(works):
+            return
+        try:
+            self._authority.admit(origin.caller, len(wanted))
+        except RateLimitedError as error:
+            _fail(wanted, error)
 
     def _abandon_siblings(self, works: Sequence[Work], *, all_or_nothing: bool) -> None:
         if all_or_nothing and any(work.error is not None for work in works):
@@ -152,14 +172,19 @@ class SigningService:
             except LedgerUnavailableError as error:
                 _fail([work for work in wanted if work.unsigned and work.claimed is None], error)
 
-    def _sign(self, works: Sequence[Work], deadline: Deadline, watch: Stopwatch) -> None:
+    def _sign(self, works: Sequence[Work], origin: Origin, deadline: Deadline, watch: Stopwatch) -> None:
         wanted = [work for work in works if work.unsigned]
         if not wanted:
             return
         tasks = [
             SignTask(work.key, work.request.algorithm, work.request.digest) for work in wanted if work.key is not None
         ]
-        for work, answer in zip(wanted, self._key_ring.sign(tasks, deadline), strict=True):
+
+        def refuse(task: SignTask) -> None:
+            # The kill switch works on what came in before it was turned, too.
+            self._authority.current().refuse_killed(origin.caller, task.key.alias)
+
+        for work, answer in zip(wanted, self._key_ring.sign(tasks, deadline, refuse=refuse), strict=True):
             if isinstance(answer, SignerError):
                 work.error = answer
                 continue

@@ -30,7 +30,8 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _IDENTIFIER_RULE: Final = "1 to 128 of A-Z a-z 0-9 . _ : / - beginning with a letter or digit"
 _BATCH_MEMBERS: Final = frozenset({"schema", "batch_id", "key", "algorithm", "transactions"})
 _CONTENT_MEMBERS: Final = ("message", "payload")
-_REQUEST_CONTENT_MEMBERS: Final = (*_CONTENT_MEMBERS, "digest")
+CONTENTS: Final = (*_CONTENT_MEMBERS, "digest")
+"""What can be asked to be signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class SigningRequest:
     algorithm: Algorithm
     names_transaction: bool = True
     """False where `transaction_id` stands in for one that the caller did not give."""
+    content: str = "digest"
+    """Which member it was given as, one of `CONTENTS`; the default is the one that is granted last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +105,15 @@ def parse_request(body: bytes, stand_in_id: str) -> SigningRequest:
     if not isinstance(document, dict):
         msg = "the request is not a JSON object"
         raise InvalidInputError(msg)
-    _only_members(document, {"key", "transaction_id", "algorithm", *_REQUEST_CONTENT_MEMBERS})
+    _only_members(document, {"key", "transaction_id", "algorithm", *CONTENTS})
     named = "transaction_id" in document
     return SigningRequest(
         key_alias=_identifier(document, "key"),
         transaction_id=_identifier(document, "transaction_id") if named else stand_in_id,
-        digest=transaction_digest(document, _REQUEST_CONTENT_MEMBERS),
+        digest=transaction_digest(document, CONTENTS),
         algorithm=_algorithm_of(document),
         names_transaction=named,
+        content=_content_of(document),
     )
 
 
@@ -137,6 +141,10 @@ def decode_base64(text: object, name: str) -> bytes:
         return octets
     msg = f"`{name}` is not standard, padded base64 of at least one byte"
     raise InvalidBase64Error(msg)
+
+
+def _content_of(transaction: Mapping[str, Any]) -> str:
+    return next(name for name in CONTENTS if name in transaction)
 
 
 def _message_bytes(message: object) -> bytes:
@@ -207,7 +215,8 @@ def _request_of(
     if counts[transaction_id] > 1:
         msg = "the batch names this transaction_id more than once"
         raise DuplicateTransactionError(msg)
-    return SigningRequest(key_alias, transaction_id, transaction_digest(transaction), algorithm)
+    digest = transaction_digest(transaction)
+    return SigningRequest(key_alias, transaction_id, digest, algorithm, content=_content_of(transaction))
 
 
 def _refuse_all(document: object, error: SignerError) -> list[Refusal]:

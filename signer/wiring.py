@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ from signer.hsm.keyring import HsmKeyRing, Limits
 from signer.hsm.latch import Latch
 from signer.hsm.module import Module, crypto_user_of
 from signer.metrics import Metrics
-from signer.policy import KeyPolicy, Policy
+from signer.policy import Grant, policy_of
+from signer.policy_watch import PolicySource, PolicyWatch
 from signer.ports import SigningKey
 from signer.readiness import Readiness
 from signer.settings import HttpSettings, Settings, SqsSettings, read_pin
@@ -57,6 +59,16 @@ def utc_now() -> datetime:
 def key_specs(settings: Settings) -> list[KeySpec]:
     """Turn the settings of every key into what the HSM edge checks."""
     return [KeySpec(alias, key.label, key.fingerprint, frozenset(key.waive)) for alias, key in settings.keys.items()]
+
+
+def policy_source(settings: Settings) -> PolicySource:
+    """Say where the policy comes from: a file, or what the settings say with each key."""
+    grants = (
+        (caller, alias, Grant(requires_transaction_id=key.require_transaction_id))
+        for alias, key in settings.keys.items()
+        for caller in key.callers
+    )
+    return PolicySource(settings.policy.file, settings.kill_file, policy_of(grants))
 
 
 def forbid_core_files() -> None:
@@ -137,6 +149,7 @@ class _Core:
     audit: FileAuditLog
     ledger: Ledger
     metrics: Metrics
+    policy: PolicyWatch
 
 
 @contextmanager
@@ -146,17 +159,17 @@ def _open_core(settings: Settings, logger: logs.Logger) -> Iterator[_Core]:
         audit, ledger = stack.enter_context(open_stores(settings, metrics, logger, utc_now))
         key_ring = stack.enter_context(open_key_ring(settings, metrics, logger, settings.hsm.sessions))
         key_ring.warm_up(settings.hsm.warm_up_interval_s)
-        policy = Policy(
-            {alias: KeyPolicy(key.callers, key.require_transaction_id) for alias, key in settings.keys.items()}
-        )
-        service = SigningService(key_ring, ledger, audit, policy, metrics, utc_now)
+        watch = PolicyWatch(policy_source(settings), audit, metrics.policy, logger, utc_now, time.monotonic)
+        stack.enter_context(closing(watch))
+        service = SigningService(key_ring, ledger, audit, watch.authority, metrics, utc_now)
         readiness = Readiness(key_ring, audit, metrics, logger, utc_now, settings.readiness_interval_s)
         stack.enter_context(closing(readiness))
         readiness.watch(ledger.problems)
         readiness.also_prove("ledger", partial(prove, ledger), lambda: ledger.healthy)
         # Every probe of a key appends a record: what remains is to hear of a failure in between.
         readiness.also_prove("audit log", lambda: None, lambda: audit.healthy)
-        yield _Core(service, readiness, audit, ledger, metrics)
+        readiness.heed(watch.warnings)
+        yield _Core(service, readiness, audit, ledger, metrics, watch)
 
 
 def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.Event) -> bool:
@@ -166,12 +179,14 @@ def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.E
         consumer = _build_consumer(core, settings, settings.sqs, logger) if settings.sqs is not None else None
         open_api = _build_api(core, settings, settings.http, logger, stack) if settings.http is not None else None
         record(core.audit, utc_now(), "service.start", ", ".join([f"signer {__version__}", *accepted(settings)]))
+        core.policy.start()
         core.readiness.start()
         server = open_api() if open_api is not None else None
         if consumer is not None:
             core.readiness.watch(consumer.problems)
-            # A service that cannot sign must not spend the receive counts of the batches.
-            consumer.start(may_poll=lambda: core.readiness.can_sign() and not core.ledger.problems())
+            # What cannot be signed must not spend the receive counts of the batches: neither in an outage, nor while a
+            # person has stopped it.
+            consumer.start(may_poll=partial(_may_begin, core, consumer.caller))
         _keep_pauses_short()
         logger.info("service.started", version=__version__, keys=list(settings.keys))
         stop.wait()
@@ -181,6 +196,10 @@ def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.E
         cut_off = server.close() if server is not None else False
     record(core.audit, utc_now(), "service.stop", f"signer {__version__}")
     return drained and not cut_off
+
+
+def _may_begin(core: _Core, caller: str) -> bool:
+    return core.readiness.can_sign() and not core.ledger.problems() and core.policy.authority.may_begin(caller)
 
 
 def _keep_pauses_short() -> None:

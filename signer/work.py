@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from signer.errors import SignerError, UnavailableError
-from signer.ports import AuditEntry, Claim, Claimed, Origin, RawSignature, Signature, SigningKey
+from signer.ports import AuditEntry, Claim, Claimed, KeyRing, Origin, RawSignature, Signature, SigningKey
 from signer.signatures import verifies
 from signer.transactions import SigningRequest
 
@@ -36,6 +36,8 @@ class Work:
 
     request: SigningRequest
     key: SigningKey | None = None
+    chosen_at: str | None = None
+    """When `key` was chosen among the versions of its alias."""
     claimed: Claimed | None = None
     raw: RawSignature | None = None
     signature: Signature | None = None
@@ -112,6 +114,7 @@ class Work:
             message_id=origin.message_id,
             batch_id=origin.batch_id,
             transaction_id=self.request.transaction_id,
+            claimed_at=self.chosen_at if self.raw is not None else None,
             key_alias=self.request.key_alias,
             algorithm=self.request.algorithm.name,
             mechanism=self.request.algorithm.mechanism,
@@ -122,6 +125,22 @@ class Work:
         if self.signature is not None:
             return _replay_of(entry, self.signature)
         return entry
+
+
+class VersionsInForce:
+    """The versions of the keys in force at one moment, each looked up when it is first asked for."""
+
+    def __init__(self, key_ring: KeyRing, moment: datetime) -> None:
+        self.chosen_at = timestamp(moment)
+        self._key_ring = key_ring
+        self._moment = moment
+        self._keys: dict[str, SigningKey] = {}
+
+    def key(self, alias: str) -> SigningKey:
+        """Give the key in force; raises `UnknownKeyError`, `KeyNotReadyError`."""
+        if alias not in self._keys:
+            self._keys[alias] = self._key_ring.key(alias, self._moment)
+        return self._keys[alias]
 
 
 def timestamp(moment: datetime) -> str:

@@ -7,7 +7,8 @@ simulation.key_ring.held() as held: held.wait_for(1)`. The service over it is re
 
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from prometheus_client import CollectorRegistry
 
+from signer.authority import Authority
 from signer.deadlines import Deadline
 from signer.errors import (
     ClaimInProgressError,
@@ -28,7 +30,7 @@ from signer.errors import (
     UnknownKeyError,
 )
 from signer.metrics import Metrics
-from signer.policy import KeyPolicy, Policy
+from signer.policy import Grant, policy_of
 from signer.ports import (
     AuditEntry,
     Claim,
@@ -39,6 +41,7 @@ from signer.ports import (
     SigningKey,
     SignTask,
     VersionState,
+    let_all_pass,
 )
 from signer.signatures import fingerprint
 from signer.signing import SigningService
@@ -138,7 +141,12 @@ class SimulatedKeyRing(Holdable):
         return taken
 
     def sign(
-        self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
+        self,
+        tasks: Sequence[SignTask],
+        deadline: Deadline,
+        *,
+        probing: bool = False,
+        refuse: Callable[[SignTask], None] = let_all_pass,
     ) -> list[RawSignature | SignerError]:
         del probing
         self._pass_by()
@@ -147,9 +155,16 @@ class SimulatedKeyRing(Holdable):
             deadline.check()
         except SignerError as error:
             return [error for _ in tasks]
+        return [self._sign(task, refuse) for task in tasks]
+
+    def _sign(self, task: SignTask, refuse: Callable[[SignTask], None]) -> RawSignature | SignerError:
+        try:
+            refuse(task)
+        except SignerError as error:
+            return error
         with self._lock:
-            self.signed.extend(tasks)
-        return [_sign(task) for task in tasks]
+            self.signed.append(task)
+        return _sign(task)
 
 
 @dataclass(slots=True)
@@ -289,22 +304,24 @@ class Simulation:
     key_ring: SimulatedKeyRing
     ledger: SimulatedLedger
     audit: SimulatedAuditLog
-    policy: Policy
+    authority: Authority
     metrics: Metrics = field(default_factory=lambda: Metrics(CollectorRegistry()))
 
     @functools.cached_property
     def service(self) -> SigningService:
         """The core."""
         return SigningService(
-            self.key_ring, self.ledger, self.audit, self.policy, self.metrics, lambda: datetime.now(UTC)
+            self.key_ring, self.ledger, self.audit, self.authority, self.metrics, lambda: datetime.now(UTC)
         )
 
 
 def simulate(callers_by_key: Mapping[str, frozenset[str]], *, require_transaction_id: bool = True) -> Simulation:
     """Build a service with one key for each alias, which the named callers may use."""
     key_ring = SimulatedKeyRing(*callers_by_key)
-    policy = Policy({alias: KeyPolicy(callers, require_transaction_id) for alias, callers in callers_by_key.items()})
-    return Simulation(key_ring, SimulatedLedger(), SimulatedAuditLog(), policy)
+    grant = Grant(requires_transaction_id=require_transaction_id)
+    policy = policy_of((caller, alias, grant) for alias, callers in callers_by_key.items() for caller in callers)
+    authority = Authority(policy, time.monotonic)
+    return Simulation(key_ring, SimulatedLedger(), SimulatedAuditLog(), authority)
 
 
 def _key_version(version: SimulatedVersion, state: VersionState) -> KeyVersion:

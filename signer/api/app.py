@@ -110,11 +110,11 @@ def _add_operator_routes(app: FastAPI, readiness: Readiness, metrics: Metrics) -
         return _json({"live": True})
 
     async def ready(request: Request) -> Response:
-        problems = list(readiness.problems())
+        problems, warnings = list(readiness.problems()), list(readiness.warnings())
         if problems:
             error = NotReadyError("the service cannot sign now")
-            return Problem.of(error).response(request_id_of(request), problems=problems)
-        return _json({"ready": True, "problems": []})
+            return Problem.of(error).response(request_id_of(request), problems=problems, warnings=warnings)
+        return _json({"ready": True, "problems": [], "warnings": warnings})
 
     async def scrape(_request: Request) -> Response:
         return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -49,6 +49,7 @@ class ReadyAnswer(BaseModel):
 
     ready: bool
     problems: list[str]
+    warnings: list[str]
 
 
 class Problem(BaseModel):
@@ -115,7 +116,7 @@ SIGN: Final[dict[str, Any]] = {
     "summary": "Sign one transaction",
     "responses": {
         200: {"model": SignAnswer, "headers": _REPLAYED},
-        **_problems(400, 401, 403, 404, 408, 409, 413, 415, 421, 500, 502, 503, 504),
+        **_problems(400, 401, 403, 404, 408, 409, 413, 415, 421, 429, 500, 502, 503, 504),
     },
     "openapi_extra": {
         "parameters": [_IDEMPOTENCY_KEY],

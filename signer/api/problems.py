@@ -1,5 +1,6 @@
 """Errors become RFC 9457 problem documents here: the one table from our errors to HTTP status codes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,7 +21,9 @@ from signer.errors import (
     ConflictError,
     DeadlineExceededError,
     InvalidInputError,
+    KilledError,
     NotAuthorisedError,
+    RateLimitedError,
     SignatureInvalidError,
     SignerError,
     UnauthenticatedError,
@@ -45,6 +48,9 @@ STATUS_BY_ERROR: Final[Mapping[type[SignerError], int]] = MappingProxyType(
         UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
         CredentialsRequestError: HTTPStatus.BAD_REQUEST,
         NotAuthorisedError: HTTPStatus.FORBIDDEN,
+        # Not 503: a client must not ask again until a person has told it to.
+        KilledError: HTTPStatus.FORBIDDEN,
+        RateLimitedError: HTTPStatus.TOO_MANY_REQUESTS,
         ConflictError: HTTPStatus.CONFLICT,
         ClaimInProgressError: HTTPStatus.CONFLICT,
         ClaimLostError: HTTPStatus.CONFLICT,
@@ -88,12 +94,14 @@ class Problem:
     detail: str
     retryable: bool = False
     challenge: str | None = None
+    retry_after_s: float | None = None
 
     @classmethod
     def of(cls, error: SignerError) -> Self:
         """Describe one of our errors."""
         kind = type(error)
-        return cls(status_of(kind), error.code, error.message, error.retryable, challenge_of(kind))
+        challenge = challenge_of(kind)
+        return cls(status_of(kind), error.code, error.message, error.retryable, challenge, error.retry_after_s)
 
     @classmethod
     def of_status(cls, status: int) -> Self:
@@ -103,7 +111,8 @@ class Problem:
 
     def headers(self) -> dict[str, str]:
         """Give the headers that belong to it."""
-        retry = {"Retry-After": str(RETRY_AFTER_S)} if self.retryable else {}
+        after_s = RETRY_AFTER_S if self.retry_after_s is None else max(1, math.ceil(self.retry_after_s))
+        retry = {"Retry-After": str(after_s)} if self.retryable else {}
         return retry | ({"WWW-Authenticate": self.challenge} if self.challenge is not None else {})
 
     def body(self, request_id: str | None, **members: Any) -> bytes:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from signer import __version__, logs, settings
-from signer.cli import audit, drill, hsm, keys, ledger, queue
+from signer.cli import audit, drill, hsm, keys, ledger, policy, queue
 from signer.cli.printing import EXIT_NO, ConfigOption, Output, OutputOption, errors_to_exit, print_rows
 from signer.errors import InvalidInputError
 
@@ -22,6 +22,7 @@ app: Final = typer.Typer(
     add_completion=False,
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(policy.app, name="policy")
 app.add_typer(hsm.app, name="hsm")
 app.add_typer(queue.app, name="queue")
 app.add_typer(ledger.app, name="ledger")

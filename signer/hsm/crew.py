@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from signer.deadlines import Deadline
 from signer.errors import DeadlineExceededError, PoolExhaustedError, SignerError
-from signer.ports import RawSignature, SignTask
+from signer.ports import RawSignature, SignTask, let_all_pass
 
 Answer = RawSignature | SignerError
 
@@ -15,8 +15,11 @@ Answer = RawSignature | SignerError
 class Job:
     """The tasks of one request, and their answers as they come; the first answer to a task is the one that counts."""
 
-    def __init__(self, tasks: Sequence[SignTask], deadline: Deadline) -> None:
+    def __init__(
+        self, tasks: Sequence[SignTask], deadline: Deadline, refuse: Callable[[SignTask], None] = let_all_pass
+    ) -> None:
         self.deadline = deadline
+        self.refuse = refuse
         self.asked_s = time.perf_counter()
         self._pending = deque(enumerate(tasks))
         self._answers: list[Answer | None] = [None] * len(tasks)

@@ -11,7 +11,7 @@ import pkcs11
 from pkcs11.types import SignMixin
 
 from signer.deadlines import Deadline
-from signer.errors import HsmUnavailableError, KeyRefusedError, SignerError, UnknownKeyError
+from signer.errors import HsmUnavailableError, KeyRefusedError, KilledError, SignerError, UnknownKeyError
 from signer.hsm.breaker import Breaker, Trouble
 from signer.hsm.compliance import KeySpec, check_key, checked_public_key, find_private_key, read_public_key, refused
 from signer.hsm.connection import Connection, Lent
@@ -23,7 +23,7 @@ from signer.hsm.latch import Latch
 from signer.hsm.module import Module
 from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
 from signer.hsm.signature_maker import Request, SignatureMaker
-from signer.ports import AuditEntry, KeyVersion, RawSignature, SigningKey, SignTask, VersionState
+from signer.ports import AuditEntry, KeyVersion, RawSignature, SigningKey, SignTask, VersionState, let_all_pass
 from signer.signatures import fingerprint
 
 _OPENING_TIMEOUT_S: Final = 60.0
@@ -120,7 +120,12 @@ class HsmKeyRing:
         return self._journal.take_incidents()
 
     def sign(
-        self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
+        self,
+        tasks: Sequence[SignTask],
+        deadline: Deadline,
+        *,
+        probing: bool = False,
+        refuse: Callable[[SignTask], None] = let_all_pass,
     ) -> list[RawSignature | SignerError]:
         """Sign every task, as many at once as there are sessions, and answer for each, in order.
 
@@ -133,7 +138,7 @@ class HsmKeyRing:
             return [error for _ in tasks]
         if not tasks:
             return []
-        job = Job(tasks, deadline)
+        job = Job(tasks, deadline, refuse)
         self._crew.put(job)
         return job.wait()
 
@@ -157,7 +162,9 @@ class HsmKeyRing:
         try:
             if task.key.alias in self._drifted:
                 raise HsmUnavailableError(self._drifted[task.key.alias])
-            job.answer(number, self._maker.make(task, Request(job.deadline, asked_s, on_hang)))
+            job.answer(number, self._maker.make(task, Request(job.deadline, asked_s, on_hang, job.refuse)))
+        except KilledError as error:
+            job.answer(number, error)
         except SignerError as error:
             # Whatever is wrong with the HSM is never the transaction's fault: it may be tried again.
             job.answer(number, error if error.retryable else HsmUnavailableError(error.message))

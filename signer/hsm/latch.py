@@ -2,18 +2,14 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
 
-from signer.errors import ConfigurationError, InvalidInputError
+from signer.errors import ConfigurationError
+from signer.people import check_words
 from signer.private_files import make_private_directory, sync_directory, write_all
-
-_PERSON: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,63}")
-_MAX_REASON: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +64,7 @@ class Latch:
 
         None if nothing is latched. Raises `InvalidInputError`, `ConfigurationError`.
         """
-        if not _PERSON.fullmatch(by):
-            msg = "a person is named by up to 64 letters, digits and @ . _ -"
-            raise InvalidInputError(msg)
-        if not because.strip() or len(because) > _MAX_REASON or not because.isprintable():
-            msg = f"the reason is up to {_MAX_REASON} printable characters"
-            raise InvalidInputError(msg)
+        check_words(by, because)
         latched = self.read()
         if latched is None:
             return None

@@ -16,7 +16,7 @@ from signer.hsm.connection import Connection
 from signer.hsm.errors import Fate, HsmFault, fault
 from signer.hsm.session_pool import SessionPool
 from signer.metrics import HsmMetrics
-from signer.ports import RawSignature, SignTask
+from signer.ports import RawSignature, SignTask, let_all_pass
 from signer.signatures import DIGEST_SIZE_BYTES
 
 # python-pkcs11's own PSS default is SHA-1: the parameter is always said.
@@ -37,6 +37,8 @@ class Request:
     asked_s: float
     """When it was asked for, on `time.perf_counter`."""
     on_hang: Callable[[], None]
+    refuse: Callable[[SignTask], None] = let_all_pass
+    """Raises what a try must not be made for."""
 
 
 class SignatureMaker:
@@ -55,6 +57,7 @@ class SignatureMaker:
         """
         for attempt in range(1_000_000):
             request.deadline.check()
+            request.refuse(task)
             generation = self._connection.generation
             try:
                 signature = self._sign_once(task, request)

@@ -29,6 +29,11 @@ PAUSES: Final[Mapping[str, Pause]] = {
     "transaction_in_progress": Pause(1, 120),
     "claim_lost": Pause(1, 120),
     "batch_abandoned": Pause(1, 120),
+    # It has had its share; the consumer waits before it begins another, so few come here.
+    "rate_limited": Pause(1, 60),
+    # A person stopped it, and will say when it goes on: no haste, and few receives spent.
+    "key_killed": Pause(60, 900),
+    "caller_killed": Pause(60, 900),
     # Something is away.
     "hsm_unavailable": _OUTAGE,
     "key_not_ready": _OUTAGE,

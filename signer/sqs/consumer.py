@@ -17,7 +17,7 @@ from signer.sqs.client import Clients
 from signer.sqs.desk import SigningDesk
 from signer.sqs.downstream import SqsDownstream
 from signer.sqs.forwarder import Forwarder
-from signer.sqs.inbound import InboundQueue
+from signer.sqs.inbound import InboundQueue, caller_name
 from signer.sqs.lease import Leases
 from signer.sqs.line import Line
 from signer.sqs.messages import Delivery
@@ -47,6 +47,8 @@ class Consumer:
         self._metrics = metrics
         self._logger = logger
         self._max_transactions = settings.max_transactions
+        self.caller = caller_name(settings.inbound_url)
+        """The name the policy knows the queue by."""
         self._inbound = InboundQueue(clients.queues, settings)
         self._leases = Leases(self._inbound, settings.visibility_timeout_s, logger)
         self._redrive = RedriveLimit(clients.queues, settings, logger)

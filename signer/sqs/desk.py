@@ -22,7 +22,7 @@ from signer.settings import SqsSettings
 from signer.signing import SigningService
 from signer.sqs.bodies import Bodies
 from signer.sqs.errors import BatchDeferredError
-from signer.sqs.inbound import queue_name
+from signer.sqs.inbound import caller_name, queue_name
 from signer.sqs.messages import Delivery, SignedBatch, sha256_hex, signed_size_bytes
 from signer.sqs.traceparent import traceparent_of
 from signer.transactions import BatchRefusedError, Refusal, SettlementBatch, parse_batch
@@ -44,6 +44,7 @@ class SigningDesk:
     ) -> None:
         self._service = service
         self._queue = queue_name(settings.inbound_url)
+        self._caller = caller_name(settings.inbound_url)
         self._max_transactions = settings.max_transactions
         # What the queue does not take goes to S3, if there is one.
         self._max_message_bytes = settings.max_message_bytes if settings.payloads is None else None
@@ -93,7 +94,7 @@ class SigningDesk:
             self._reading.release()
 
     def _origin(self, delivery: Delivery, batch_id: str | None) -> Origin:
-        return Origin("sqs", f"queue:{self._queue}", self._queue, delivery.message_id, batch_id)
+        return Origin("sqs", self._caller, self._queue, delivery.message_id, batch_id)
 
     def _refuse_too_large(self, batch: SettlementBatch) -> None:
         # Before anything is signed: what cannot go out must not be signed either.

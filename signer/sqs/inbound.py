@@ -79,3 +79,8 @@ class InboundQueue:
 def queue_name(url: str) -> str:
     """Give the name at the end of a queue's URL."""
     return url.rstrip("/").rpartition("/")[2]
+
+
+def caller_name(url: str) -> str:
+    """Give the name by which the policy knows a queue."""
+    return f"queue:{queue_name(url)}"

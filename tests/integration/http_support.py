@@ -47,12 +47,10 @@ class ObservedKeyRing(SimulatedKeyRing):
         self.threads: set[str] = set()
         self.spoils = False
 
-    def sign(
-        self, tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
-    ) -> list[RawSignature | SignerError]:
+    def sign(self, tasks: Sequence[SignTask], deadline: Deadline, **how: Any) -> list[RawSignature | SignerError]:
         """Sign, and remember where."""
         self.threads.add(threading.current_thread().name)
-        answers = super().sign(tasks, deadline, probing=probing) if tasks else []
+        answers = super().sign(tasks, deadline, **how) if tasks else []
         return [_spoiled(answer) if self.spoils else answer for answer in answers]
 
 

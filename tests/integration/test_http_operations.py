@@ -25,7 +25,7 @@ def test_readiness_follows_the_probe() -> None:
         assert entrance.client.get("/readyz").status_code == 200
         entrance.readiness.drain()
         draining = entrance.client.get("/readyz")
-    assert (ready.status_code, ready.json()) == (200, {"ready": True, "problems": []})
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "problems": [], "warnings": []})
     assert (unready.status_code, unready.json()["code"], unready.headers["Retry-After"]) == (503, "not_ready", "1")
     assert unready.json()["problems"] == ["key settlement: hsm_unavailable: the connection is lost"]
     assert (draining.status_code, draining.json()["problems"]) == (503, ["the service is shutting down"])

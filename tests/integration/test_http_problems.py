@@ -51,7 +51,7 @@ def test_what_may_be_tried_again_is_never_called_the_callers_fault_for_good() ->
     """Retryable and status agree: a permanent refusal is 4xx or 500, and a 503 or 504 may always be tried again."""
     for cls in error_classes():
         status = status_of(cls)
-        assert not cls.retryable or status in {408, 409, 499, 502, 503, 504}, cls
+        assert not cls.retryable or status in {408, 409, 429, 499, 502, 503, 504}, cls
         assert cls.retryable or status not in {502, 503, 504}, cls
 
 

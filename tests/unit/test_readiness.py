@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -84,10 +85,8 @@ def spoil(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every signature be wrong."""
     real = simulation.key_ring.sign
 
-    def spoiled(
-        tasks: Sequence[SignTask], deadline: Deadline, *, probing: bool = False
-    ) -> list[RawSignature | SignerError]:
-        (answer,) = real(tasks, deadline, probing=probing)
+    def spoiled(tasks: Sequence[SignTask], deadline: Deadline, **how: Any) -> list[RawSignature | SignerError]:
+        (answer,) = real(tasks, deadline, **how)
         assert isinstance(answer, RawSignature)
         return [RawSignature(answer.value[::-1], answer.key_handle, answer.session_handle, 0.0, 0.0)]
 

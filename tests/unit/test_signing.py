@@ -4,6 +4,7 @@ import base64
 import hashlib
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -166,8 +167,9 @@ class Forger:
     def __init__(self, simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
         real = simulation.key_ring.sign
 
-        def forged(tasks: Sequence[SignTask], deadline: Deadline) -> list[RawSignature | SignerError]:
-            return [self.spoil(task, answer) for task, answer in zip(tasks, real(tasks, deadline), strict=True)]
+        def forged(tasks: Sequence[SignTask], deadline: Deadline, **how: Any) -> list[RawSignature | SignerError]:
+            answers = real(tasks, deadline, **how)
+            return [self.spoil(task, answer) for task, answer in zip(tasks, answers, strict=True)]
 
         monkeypatch.setattr(simulation.key_ring, "sign", forged)
 

@@ -1,0 +1,154 @@
+"""The policy in force is what the files say; a bad file changes nothing, and every difference is on record."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from signer import logs
+from signer.errors import AuditUnavailableError, ConfigurationError
+from signer.metrics import Metrics
+from signer.policy import Policy
+from signer.policy_kills import KillFile, Target
+from signer.policy_watch import PolicySource, PolicyWatch
+from signer.wiring import utc_now
+from tests.simulators import SimulatedAuditLog
+from tests.unit.policies import BANK, KILL, POLICY, asked, replace_file
+
+KEY = Target("key", "settlement")
+
+
+class Watched:
+    """A watch over a policy file in `directory`, which a test looks through by hand."""
+
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "policy.toml"
+        self.kills = KillFile(directory / "policy.kills.json")
+        self.audit = SimulatedAuditLog()
+        self.metrics = Metrics(CollectorRegistry())
+        if not self.file.exists():
+            replace_file(self.file, POLICY)
+        source = PolicySource(self.file, self.kills.path, Policy({}))
+        self.watch = PolicyWatch(source, self.audit, self.metrics.policy, logs.get("test"), utc_now, lambda: 0.0)
+
+    @property
+    def policy(self) -> Policy:
+        return self.watch.authority.current()
+
+    def allows(self) -> bool:
+        """Whether the bank may sign with the settlement key."""
+        return self.policy.denial(BANK, asked()) is None
+
+    def operations(self) -> list[str]:
+        return [entry.operation for entry in self.audit.entries]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def test_a_change_takes_effect_and_is_recorded_as_a_difference(watched: Watched) -> None:
+    """One record names the callers and keys that changed; looking again finds nothing new."""
+    before = watched.policy
+    replace_file(watched.file, POLICY.replace("max_batch = 3", "max_batch = 5").replace("keys.payout", "keys.fees"))
+    watched.watch.look()
+    watched.watch.look()
+    assert watched.policy.max_batch(BANK) == 5
+    assert before.max_batch(BANK) == 3
+    (entry,) = watched.audit.entries
+    assert (entry.operation, entry.outcome, entry.entrance) == ("policy.changed", "done", "service")
+    assert entry.detail is not None
+    assert f"caller {BANK}: max_batch 3 -> 5" in entry.detail
+    assert "key fees denied -> (RSASSA_PSS_SHA_256; digest; with transaction_id)" in entry.detail
+    assert "key payout (RSASSA_PSS_SHA_256; digest; with transaction_id) -> denied" in entry.detail
+
+
+@pytest.mark.parametrize("bad", ["nonsense", POLICY.replace("max_batch = 3", "max_batch = -1"), ""])
+def test_a_bad_file_changes_nothing_and_is_told_once(watched: Watched, bad: str) -> None:
+    """What was in force stays; log, counter, one audit record and a warning say so until the file is good again."""
+    replace_file(watched.file, bad)
+    for _ in range(5):
+        watched.watch.look()
+    assert watched.allows()
+    assert watched.operations() == ["policy.refused"]
+    assert "what was in force stays so" in watched.watch.warnings()[0]
+    registry = watched.metrics.registry
+    assert registry.get_sample_value("signer_policy_reloads_total", {"result": "refused"}) == 1
+    assert registry.get_sample_value("signer_policy_stale") == 1
+    replace_file(watched.file, POLICY)
+    watched.watch.look()
+    assert watched.watch.warnings() == ()
+    assert registry.get_sample_value("signer_policy_stale") == 0
+    assert watched.operations() == ["policy.refused"]
+
+
+def test_a_file_that_is_gone_changes_nothing(watched: Watched) -> None:
+    """A shared mount that was lost grants and revives nobody."""
+    watched.kills.kill(KEY, KILL)
+    watched.watch.look()
+    watched.file.unlink()
+    watched.kills.path.unlink()
+    watched.watch.look()
+    assert watched.policy.denial(BANK, asked()) is not None
+    assert len(watched.watch.warnings()) == 3
+    assert watched.operations() == ["policy.killed", "policy.refused", "policy.refused"]
+
+
+def test_a_kill_is_recorded_with_who_and_why_and_so_is_its_end(watched: Watched) -> None:
+    """Two records; between them nobody may sign with the key."""
+    watched.kills.kill(KEY, KILL)
+    watched.watch.look()
+    assert not watched.allows()
+    assert watched.watch.warnings() == ("key settlement is killed",)
+    watched.kills.revive(KEY, KILL)
+    watched.watch.look()
+    assert watched.allows()
+    killed, revived = watched.audit.entries
+    assert (killed.operation, killed.key_alias) == ("policy.killed", "settlement")
+    assert killed.detail == f"key settlement {KILL.told()}"
+    assert (revived.operation, revived.key_alias) == ("policy.revived", "settlement")
+
+
+def test_a_kill_does_not_wait_for_the_audit_log_but_a_right_does(watched: Watched) -> None:
+    """While the log takes nothing the kill is in force and a grant is not; later both are on record."""
+    watched.kills.kill(KEY, KILL)
+    replace_file(watched.file, POLICY.replace("max_batch = 3", "max_batch = 5"))
+    watched.audit.fail_next(AuditUnavailableError("disk full"), times=2)
+    watched.watch.look()
+    watched.watch.look()
+    assert (watched.allows(), watched.policy.max_batch(BANK)) == (False, 3)
+    watched.watch.look()
+    assert (watched.allows(), watched.policy.max_batch(BANK)) == (False, 5)
+    assert watched.operations() == ["policy.killed", "policy.changed"]
+
+
+def test_nothing_is_revived_before_that_is_on_record(watched: Watched) -> None:
+    """A key comes back after its record is durable."""
+    watched.kills.kill(KEY, KILL)
+    watched.watch.look()
+    watched.kills.revive(KEY, KILL)
+    watched.audit.fail_next(AuditUnavailableError("disk full"))
+    watched.watch.look()
+    assert not watched.allows()
+    watched.watch.look()
+    assert watched.allows()
+
+
+def test_a_kill_survives_a_restart(tmp_path: Path) -> None:
+    """The next process begins with it, and puts what is in force on record before it opens."""
+    Watched(tmp_path).kills.kill(KEY, KILL)
+    again = Watched(tmp_path)
+    assert not again.allows()
+    again.watch.start()
+    again.watch.close()
+    assert again.operations() == ["policy.loaded", "policy.loaded"]
+    assert again.audit.entries[0].detail == f"key settlement {KILL.told()}"
+
+
+@pytest.mark.parametrize("name", ["policy.toml", "policy.kills.json"])
+def test_it_does_not_start_over_a_bad_file(tmp_path: Path, name: str) -> None:
+    """Without knowing who may do what, or what is killed, nothing must be signed."""
+    (tmp_path / name).write_text("nonsense", encoding="utf-8")
+    with pytest.raises(ConfigurationError):
+        Watched(tmp_path)
