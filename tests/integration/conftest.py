@@ -13,15 +13,18 @@ from mypy_boto3_sqs import SQSClient
 from structlog.testing import LogCapture
 
 from signer.demo.stack import Emulator
+from signer.ledger.dynamodb import DynamodbLedger
 from signer.logs import Logger
 from signer.settings import SqsSettings
 from signer.sqs.client import make_clients
 from signer.sqs.consumer import Consumer
 from tests.integration.aws_faults import AwsFaults
+from tests.integration.ledgers import new_table, open_table
 from tests.integration.queues import Queues, fresh_queues, until
 from tests.integration.tls_support import SPIFFE, Files
 from tests.pki import Authority, Holder, server_certificate, uri
 from tests.simulators import Simulation, simulate
+from tests.unit.stores import Clock
 
 _DRAIN_S = 30.0
 _BATCH_ENDS = ("forwarded", "quarantined", "returned", "lost_lease")
@@ -148,3 +151,24 @@ def _logger(log: LogCapture) -> Logger:
         logging.getLogger("test"), processors=[log], wrapper_class=structlog.stdlib.BoundLogger
     )
     return logger
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def table(emulator: Emulator) -> str:
+    return new_table(emulator)
+
+
+@pytest.fixture
+def ledger(emulator: Emulator, table: str, clock: Clock) -> Iterator[DynamodbLedger]:
+    with closing(open_table(emulator.url, table, clock, retention_days=30)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def faults(ledger: DynamodbLedger) -> AwsFaults:
+    return AwsFaults(ledger.client)

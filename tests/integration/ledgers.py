@@ -10,10 +10,12 @@ from signer.ledger.dynamodb import DynamodbLedger
 from signer.ledger.sqlite import SqliteLedger
 from signer.ports import Claim, Claimed
 from signer.settings import LedgerSettings
-from tests.unit.stores import LEASE_S, Clock, new_ledger, new_metrics
+from tests.unit.stores import LEASE_S, Clock, claim, new_ledger, new_metrics
 
 Ledger = SqliteLedger | DynamodbLedger
 TIMEOUT_S = 20.0
+MANY = [claim(f"T-{number}") for number in range(250)]
+"""Three transactions of the table."""
 
 
 @dataclass
@@ -50,3 +52,9 @@ def granted(ledger: Ledger, wanted: Claim) -> Claimed:
     (answer,) = ledger.claim([wanted])
     assert isinstance(answer, Claimed), answer
     return answer
+
+
+def all_granted(ledger: DynamodbLedger, claims: list[Claim]) -> list[Claimed]:
+    answers = [answer for answer in ledger.claim(claims) if isinstance(answer, Claimed)]
+    assert len(answers) == len(claims)
+    return answers

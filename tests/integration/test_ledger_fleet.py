@@ -17,7 +17,7 @@ from signer.demo.stack import Emulator
 from signer.errors import ClaimInProgressError
 from signer.ledger.table import find_all
 from signer.ports import Claimed
-from tests.integration.ledgers import new_table, open_table
+from tests.integration.ledgers import open_table
 from tests.unit.stores import claim, signature
 
 ROOT = Path(__file__).parents[2]
@@ -47,11 +47,6 @@ class Program:
     def close(self) -> None:
         self.process.kill()
         self.process.communicate()
-
-
-@pytest.fixture
-def table(emulator: Emulator) -> str:
-    return new_table(emulator)
 
 
 @pytest.fixture
