@@ -54,7 +54,7 @@ mtls: setup ## Measure what mutual TLS costs, side by side with plain HTTP.
 	@$(BIN)/python -m loadtest.mtls $(ARGS)
 
 .PHONY: test
-test: setup shim ## Run the tests.
+test: setup shim limit ## Run the tests.
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: ledger-rows
@@ -87,6 +87,10 @@ softhsm:
 .PHONY: shim
 shim:
 	@softhsm/shim/build.sh
+
+.PHONY: limit
+limit:
+	@loadtest/limit/build.sh
 
 $(READY): pyproject.toml uv.lock | $(UV)
 	@echo 'Setting up .local/venv' >&2

@@ -7,28 +7,13 @@ set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 readonly root here="$root/softhsm/shim" home="$root/.local/shim" topic=shim
-# shellcheck source=softhsm/packages.sh
-source "$root/softhsm/packages.sh"
+# shellcheck source=softhsm/compile.sh
+source "$root/softhsm/compile.sh"
 output="${1:-$home/libshim.so}"
-
-# A compiler without a C library to compile for is no compiler.
-compiles() { printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | gcc -x c -o /dev/null - &>/dev/null; }
-
-header() {
-  local candidate
-  for candidate in {,"$home/root"}/usr/include/p11-kit-1; do
-    if [[ -f $candidate/p11-kit/pkcs11.h ]]; then echo "$candidate" && return; fi
-  done
-  return 1
-}
 
 if [[ $# -le 1 && $output -nt $here/shim.c && $output -nt $here/build.sh ]]; then exit 0; fi
 
-compiles || install_for_all gcc libc6-dev || die "there is no gcc that works here, nor root or sudo to install it with:" \
-  "have somebody run: apt-get install gcc libc6-dev"
-header >/dev/null || install_or_unpack libp11-kit-dev "$home" || true
-include="$(header)" || die "could not get the PKCS#11 header: install Debian's libp11-kit-dev"
-
+include="$(require_compiler "$home")"
 mkdir -p "$home"
 work="$(mktemp -d "$home/build.XXXXXX")"
 trap 'rm -rf "$work"' EXIT

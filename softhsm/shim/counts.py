@@ -18,6 +18,8 @@ class Calls:
     """Calls that got their answer from `fail`; what the preset, a missing device and others refuse is not counted."""
     delayed: int = 0
     delay_sum_ms: float = 0.0
+    cpu_s: float = 0.0
+    """CPU time of the callers' threads inside the function, in the shim and in the real module; waiting is none."""
     max_in_flight: int = 0
     """The largest of any process, as are the delays below."""
     delay_min_ms: float = math.inf

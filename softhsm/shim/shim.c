@@ -125,6 +125,7 @@ struct function {
     long signal_in; /* calls until the signal, that one included */
     unsigned long hung, answered, delayed;
     double delay_sum_ms, delay_min_ms, delay_max_ms;
+    atomic_ulong cpu_ns; /* of the threads that called, in the shim and in the real module */
 };
 
 #define NAME(name, ...) [F_##name] = {#name, .ruled = false},
@@ -197,6 +198,14 @@ static void drop_lock(pthread_mutex_t **held)
 
 /* Holds `lock` to the end of the block. */
 #define HOLD_LOCK __attribute__((cleanup(drop_lock), unused)) pthread_mutex_t *held = take_lock()
+
+/* What the calling thread has used so far. */
+static unsigned long thread_cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (unsigned long)t.tv_sec * 1000000000 + (unsigned long)t.tv_nsec;
+}
 
 static double now_s(void)
 {
@@ -300,9 +309,12 @@ static CK_RV ask_device(const struct function *fn)
 
 /* --- around every call --- */
 
+static _Thread_local unsigned long entered_cpu_ns;
+
 static CK_RV enter(struct function *fn)
 {
     if (!atomic_load_explicit(&started, memory_order_acquire)) start();
+    entered_cpu_ns = thread_cpu_ns();
     atomic_fetch_add(&fn->calls, 1);
     unsigned long now = atomic_fetch_add(&fn->in_flight, 1) + 1, most = atomic_load(&fn->max_in_flight);
     while (now > most && !atomic_compare_exchange_weak(&fn->max_in_flight, &most, now)) continue;
@@ -316,6 +328,7 @@ static CK_RV enter(struct function *fn)
 static CK_RV leave(struct function *fn, CK_RV rv)
 {
     pthread_rwlock_unlock(&gate);
+    atomic_fetch_add(&fn->cpu_ns, thread_cpu_ns() - entered_cpu_ns);
     atomic_fetch_sub(&fn->in_flight, 1);
     return rv;
 }
@@ -896,7 +909,7 @@ static const char *reset(struct function *, char **)
         release(fn);
         fn->delay = NO_DELAY;
         fn->answers_left = fn->signal_in = 0;
-        fn->answered = fn->delayed = fn->calls = 0;
+        fn->answered = fn->delayed = fn->calls = fn->cpu_ns = 0;
         fn->delay_sum_ms = fn->delay_max_ms = 0;
         fn->max_in_flight = fn->in_flight;
         refresh(fn);
@@ -918,9 +931,9 @@ static const char *counts(struct function *, char **)
     for (struct function *fn = functions; fn < functions + FUNCTION_COUNT; fn++)
         fprintf(reply,
                 "%s\"%s\": {\"calls\": %lu, \"in_flight\": %lu, \"max_in_flight\": %lu, \"hung\": %lu, \"answered\": %lu, "
-                "\"delayed\": %lu, \"delay_sum_ms\": %.6f, \"delay_min_ms\": %.6f, \"delay_max_ms\": %.6f}",
+                "\"delayed\": %lu, \"delay_sum_ms\": %.6f, \"delay_min_ms\": %.6f, \"delay_max_ms\": %.6f, \"cpu_s\": %.9f}",
                 fn == functions ? "" : ", ", fn->name, fn->calls, fn->in_flight, fn->max_in_flight, fn->hung, fn->answered,
-                fn->delayed, fn->delay_sum_ms, fn->delay_min_ms, fn->delay_max_ms);
+                fn->delayed, fn->delay_sum_ms, fn->delay_min_ms, fn->delay_max_ms, (double)fn->cpu_ns / 1e9);
     fprintf(reply, "}}\n");
     return NULL;
 }
@@ -1071,7 +1084,7 @@ static void after_fork_in_child(void)
     pthread_cond_init(&released, NULL);
     gate = (pthread_rwlock_t)PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
     for (struct function *fn = functions; fn < functions + FUNCTION_COUNT; fn++)
-        fn->calls = fn->in_flight = fn->max_in_flight = fn->hung = fn->answered = fn->delayed = 0;
+        fn->calls = fn->in_flight = fn->max_in_flight = fn->hung = fn->answered = fn->delayed = fn->cpu_ns = 0;
     if (listener >= 0) close(listener);
     listener = -1;
     started = false;

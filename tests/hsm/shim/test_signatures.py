@@ -20,6 +20,18 @@ def test_the_size_query_can_cost_a_round_trip(client: Client, shim: Shim) -> Non
     assert (counts["C_Sign:size"].delayed, counts["C_Sign"].delayed) == (1, 0)
 
 
+def test_the_time_inside_a_call_is_counted(client: Client, shim: Shim) -> None:
+    """Signing uses the CPU, waiting for a slow HSM does not."""
+    key = private_key(client.open_session())
+    sign(key)
+    signing_s = shim.counts()["C_Sign"].cpu_s
+    shim.delay("C_FindObjectsInit", fixed_ms=200)
+    private_key(client.open_session())
+    waiting_s = shim.counts()["C_FindObjectsInit"].cpu_s
+    assert signing_s > 0
+    assert 0 < waiting_s < 0.2
+
+
 def test_a_flipped_bit(client: Client, shim: Shim) -> None:
     """The signature differs in one bit from the right one, once."""
     key = private_key(client.open_session())
