@@ -61,6 +61,10 @@ test: setup shim limit ## Run the tests.
 ledger-rows: $(READY) ## Measure what a million rows cost the embedded ledger, beside a thousand.
 	@$(BIN)/python -m loadtest.ledger_rows $(ARGS)
 
+.PHONY: bench
+bench: setup shim limit ## Measure the service against the limit of its HSM module; ARGS=--full for all of it.
+	@$(BIN)/python -m loadtest.bench $(ARGS)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types, layers, scripts, Dockerfile and lock file; change nothing.
 	$(UV) lock --check

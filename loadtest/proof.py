@@ -1,0 +1,96 @@
+"""Proves what a load got: every signature verified, and each of them, no more and no fewer, in audit log and ledger."""
+
+import base64
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from signer.audit.verification import verify_directory
+
+
+class NotProvenError(Exception):
+    """What was measured did not happen as it should: the figure is worth nothing."""
+
+
+class Proof:
+    """Collects what was sent and what came back."""
+
+    def __init__(self, public_key_pem: bytes) -> None:
+        public_key = load_pem_public_key(public_key_pem)
+        if not isinstance(public_key, RSAPublicKey):
+            raise TypeError(type(public_key))
+        self._public_key = public_key
+        self._verified: set[tuple[bytes, bytes]] = set()
+        self._sent: dict[str, bytes] = {}
+        self._released: dict[str, tuple[str, str]] = {}
+
+    def send(self, transaction_id: str, digest: bytes) -> None:
+        """Note what goes in."""
+        self._sent[transaction_id] = digest
+
+    def receive(self, transaction_id: str, signature: Mapping[str, str]) -> None:
+        """Verify what came out; raises `NotProvenError`."""
+        digest, value = self._sent.get(transaction_id), base64.b64decode(signature["value"])
+        if digest is None or base64.b64decode(signature["digest"]) != digest or not self._verifies(digest, value):
+            msg = f"{transaction_id} has a signature that is not the key's over what was sent"
+            raise NotProvenError(msg)
+        if transaction_id in self._released:
+            msg = f"{transaction_id} came out twice"
+            raise NotProvenError(msg)
+        self._released[transaction_id] = (signature["audit_id"], "sha256:" + hashlib.sha256(value).hexdigest())
+
+    def check(self, audits: Sequence[Path], ledgers: Sequence[Path]) -> int:
+        """Compare with what the services recorded; gives the number of signatures. Raises `NotProvenError`."""
+        if missing := self._sent.keys() - self._released.keys():
+            msg = f"{len(missing)} of {len(self._sent)} transactions did not come back"
+            raise NotProvenError(msg)
+        for directory in audits:
+            if (problem := verify_directory(directory).problem) is not None:
+                msg = f"the audit log is not whole: {problem.message}"
+                raise NotProvenError(msg)
+        recorded = dict(record for directory in audits for record in _audited(directory))
+        kept = {name: audit_id for path in ledgers for name, audit_id in _kept(path)}
+        if recorded != self._released:
+            msg = f"the audit log has {len(recorded)} signatures, of {len(self._released)} that came back, or others"
+            raise NotProvenError(msg)
+        if kept != {name: audit_id for name, (audit_id, _) in self._released.items()}:
+            msg = f"the ledger has {len(kept)} signatures, of {len(self._released)} that came back, or others"
+            raise NotProvenError(msg)
+        return len(self._released)
+
+    def _verifies(self, digest: bytes, value: bytes) -> bool:
+        # The same bytes over the same digest need not be verified again.
+        if (digest, value) not in self._verified:
+            try:
+                self._public_key.verify(value, digest, padding.PKCS1v15(), Prehashed(hashes.SHA256()))
+            except InvalidSignature:
+                return False
+            self._verified.add((digest, value))
+        return True
+
+
+def _audited(directory: Path) -> Iterator[tuple[str, tuple[str, str]]]:
+    for segment in sorted(directory.glob("audit-*.jsonl")):
+        with segment.open("rb") as lines:
+            for line in lines:
+                record: dict[str, Any] = json.loads(line)
+                if record["operation"] == "sign" and record["outcome"] == "signed":
+                    yield record["transaction_id"], (record["audit_id"], record["signature_sha256"])
+
+
+def _kept(path: Path) -> Iterator[tuple[str, str]]:
+    wanted = "SELECT transaction_id, signature FROM claims WHERE signature IS NOT NULL AND claimed_at < completed_at"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        for name, signature in connection.execute(wanted):
+            yield name, json.loads(signature)["audit_id"]
