@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--modules", nargs="*", default=list(MODULES), choices=list(MODULES))
     parser.add_argument("--reports", type=Path, default=Path(".local/reports"))
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     directory = Path(".local/bench")
     shutil.rmtree(directory, ignore_errors=True)
     rounds, seconds = _FULL if arguments.full else _SHORT
