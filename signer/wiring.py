@@ -5,9 +5,7 @@ import faulthandler
 import gc
 import os
 import resource
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -18,7 +16,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from signer import __version__, failpoints, logs
+from signer import __version__, failpoints, logs, stop_signals
 from signer.api.app import create_app, create_health_app
 from signer.api.credentials import open_credentials
 from signer.api.parts import Parts
@@ -123,9 +121,7 @@ def serve(settings: Settings) -> None:
 
     Raises `SignerError` if it cannot start, and `UnavailableError` if work was cut off at the end of the drain time.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop_signals.hold()
     logs.configure(settings.log_level)
     logger = logs.get("signer")
     if settings.failpoint is not None:
@@ -133,7 +129,7 @@ def serve(settings: Settings) -> None:
         failpoints.arm(name, int(times))
         logger.warning("failpoint.armed", name=name, times=int(times))
     with _open_core(settings, logger) as core:
-        drained = _run(core, settings, logger, stop)
+        drained = _run(core, settings, logger)
     logger.info("service.stopped", drained=drained)
     if not drained:
         msg = "the drain time ended before the work did; what was cut off is still in the queue"
@@ -172,8 +168,8 @@ def _open_core(settings: Settings, logger: logs.Logger) -> Iterator[_Core]:
         yield _Core(service, readiness, audit, ledger, metrics, watch)
 
 
-def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.Event) -> bool:
-    """Open the entrances, wait for `stop`, close them; tells whether all work was finished."""
+def _run(core: _Core, settings: Settings, logger: logs.Logger) -> bool:
+    """Open the entrances, wait for a signal to stop, close them; tells whether all work was finished."""
     with ExitStack() as stack:
         # Built before anything listens or is recorded: they may still find their settings wrong.
         consumer = _build_consumer(core, settings, settings.sqs, logger) if settings.sqs is not None else None
@@ -189,7 +185,7 @@ def _run(core: _Core, settings: Settings, logger: logs.Logger, stop: threading.E
             consumer.start(may_poll=partial(_may_begin, core, consumer.caller))
         _keep_pauses_short()
         logger.info("service.started", version=__version__, keys=list(settings.keys))
-        stop.wait()
+        stop_signals.wait()
         logger.info("service.stopping")
         core.readiness.drain()
         drained = consumer.drain(settings.drain_timeout_s) if consumer is not None else True

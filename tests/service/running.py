@@ -44,9 +44,10 @@ def sign(stack: Stack, transaction_id: str, amount: str = "1.00") -> httpx.Respo
 
 
 def audit_records(stack: Stack) -> list[dict[str, Any]]:
-    """Every record of the audit log."""
+    """Every record of the audit log; not the one that is being written at this moment."""
     files = sorted(stack.audit_directory.glob("*.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines(keepends=True)]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def logged(stack: Stack, event: str) -> list[dict[str, Any]]:
