@@ -15,6 +15,8 @@ BIN := .local/venv/bin
 READY := .local/venv/.ready
 UV_HOME := .local/tools/uv-$(UV_VERSION)
 UV := $(UV_HOME)/bin/uv
+# Two at a time: the tests start services and emulators, and wait for them. ARGS='-n 0' is for the debugger.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 SHELL_SCRIPTS = .ci/run $(wildcard *.sh */*.sh */*/*.sh)
 
 export UV_PROJECT_ENVIRONMENT := .local/venv
@@ -54,8 +56,9 @@ mtls: setup ## Measure what mutual TLS costs, side by side with plain HTTP.
 	@$(BIN)/python -m loadtest.mtls $(ARGS)
 
 .PHONY: test
-test: setup shim limit ## Run the tests.
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup shim limit ## Run the tests, over plain SoftHSM and over one that is like CloudHSM.
+	@$(PYTEST) $(ARGS)
+	@$(PYTEST) --preset cloudhsm $(ARGS) $(if $(ARGS),|| test $$? = 5)
 
 .PHONY: ledger-rows
 ledger-rows: $(READY) ## Measure what a million rows cost the embedded ledger, beside a thousand.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Final, Literal
 
 import pytest
 
@@ -11,6 +11,9 @@ from softhsm.provision import find_module
 from softhsm.shim.client import LIBRARY, Shim
 
 Preset = Literal["cloudhsm"] | None
+
+WITHOUT_HSM: Final = ("unit", "integration")
+"""Directories whose tests open no module: over a preset they would only do again what they have done."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"preset: {config.getoption('preset')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("preset") == "none":
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.path.parent.name in WITHOUT_HSM])
+    items[:] = [item for item in items if item.path.parent.name not in WITHOUT_HSM]
 
 
 @pytest.fixture(scope="session")
