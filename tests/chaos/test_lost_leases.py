@@ -103,7 +103,12 @@ def batch_id_of(body: str) -> str:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    many = {"SIGNER_SQS__MAX_BATCHES_IN_FLIGHT": "100"}
+    # A hundred at once on a busy machine take longer than the site's deadline, and would be given up instead of lost.
+    many = {
+        "SIGNER_SQS__MAX_BATCHES_IN_FLIGHT": "100",
+        "SIGNER_SIGNING_TIMEOUT_S": "60",
+        "SIGNER_LEDGER__LEASE_S": "90",
+    }
     with open_site(tmp_path, "sqlite", 1, fifo=False, extra=many) as made:
         yield made
 
@@ -127,6 +132,7 @@ def told(service: Service, event: str) -> set[str]:
     return {json.loads(line)["message_id"] for line in lines if line.startswith("{") and f'"{event}"' in line}
 
 
+@pytest.mark.timeout(300)
 def test_nothing_is_forwarded_or_deleted_on_a_lost_lease(site: Site) -> None:
     """200 leases lost, 0 forwards and 0 deletes begun after; those forwarded before are out, and nothing else is."""
     (service,) = site.services
