@@ -76,6 +76,14 @@ class HsmMetrics:
             "signer_key_compliant", "1 while the key is what it was at start, 0 once it drifted.", ["key"],
             registry=registry,
         )  # fmt: skip
+        self.version_ready = Gauge(
+            "signer_key_version_ready", "1 if the version passed its checks and a test signature.", ["key", "label"],
+            registry=registry,
+        )  # fmt: skip
+        self.rotation_overdue = Gauge(
+            "signer_key_rotation_overdue", "1 while a version's time has come and its elder signs on.", ["key"],
+            registry=registry,
+        )  # fmt: skip
         self.key_checks = Counter(
             "signer_key_checks", "Times the key's attributes were compared.", ["key"], registry=registry
         )

@@ -43,6 +43,11 @@ class SigningKey:
     token_serial: str
     crypto_user: str
 
+    @property
+    def name(self) -> tuple[str, str]:
+        """Alias and label: what tells it from every other version of every key."""
+        return self.alias, self.label
+
 
 class VersionState(StrEnum):
     """Where a version of a key stands in its rotation."""
@@ -194,9 +199,9 @@ class AuditEntry:
     time: str
     """RFC 3339, UTC, microseconds."""
     operation: str
-    """`sign`, `probe`, `authenticate`, `quarantine`, `key.drifted`, `key.rotated`, `hsm.breaker`, `policy.loaded`,
-    `policy.changed`, `policy.refused`, `policy.killed`, `policy.revived`, `store.begin`, `service.start`,
-    `service.stop`, `audit.repair`."""
+    """`sign`, `probe`, `authenticate`, `quarantine`, `key.drifted`, `key.rotated`, `key.overdue`, `hsm.breaker`,
+    `policy.loaded`, `policy.changed`, `policy.refused`, `policy.killed`, `policy.revived`, `store.begin`,
+    `service.start`, `service.stop`, `audit.repair`."""
     outcome: str
     """`signed`, `replayed`, `refused` (never), `failed` (not now), `done`."""
     error_code: str | None = None
@@ -259,6 +264,13 @@ class KeyRing(Protocol):
         """Give what the alias stands for, eldest first, as it is `at` that moment (UTC), by default now.
 
         At most one is active. A version past its `verify_until` MUST NOT be among them. Raises `UnknownKeyError`.
+        """
+        ...
+
+    def prove(self, key: SigningKey, error: SignerError | None, *, hsm_signs: bool) -> None:
+        """Learn what became of a version's test signature (None: it verified), and whether the HSM signs at present.
+
+        A version that once made one MUST stay ready while the HSM is in trouble: every task changes at one moment.
         """
         ...
 

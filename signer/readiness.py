@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -12,7 +12,7 @@ from signer.deadlines import Deadline
 from signer.errors import SignatureInvalidError, SignerError
 from signer.logs import Logger
 from signer.metrics import Metrics
-from signer.ports import AuditEntry, AuditLog, KeyRing, RawSignature, SignTask
+from signer.ports import AuditEntry, AuditLog, KeyRing, RawSignature, SigningKey, SignTask, VersionState
 from signer.signatures import DEFAULT_ALGORITHM, verifies
 from signer.work import signed_by, timestamp
 
@@ -44,7 +44,7 @@ class Readiness:
         self._wall_clock = wall_clock
         self._interval_s = interval_s
         self._problems: tuple[str, ...] = ("no probe has finished yet",)
-        self._last_codes: dict[str, str | None] = {}
+        self._last_codes: dict[tuple[str, str], str | None] = {}
         self._unrecorded: list[AuditEntry] = []
         self._sources: list[Callable[[], tuple[str, ...]]] = []
         self._warning_sources: list[Callable[[], tuple[str, ...]]] = []
@@ -114,7 +114,8 @@ class Readiness:
         # What happened comes first: no key proves itself before it is on record who cleared the breaker, and why.
         problems = _problems_of("incidents", self._record_incidents)
         if not problems:
-            keys = [(f"key {alias}", partial(self._prove, alias)) for alias in self._key_ring.aliases()]
+            failures = self._prove_keys()
+            keys = [(f"key {alias}", partial(self._require, alias, failures)) for alias in self._key_ring.aliases()]
             others = [(name, prove) for name, prove, _ in self._others]
             problems = tuple(problem for name, prove in keys + others for problem in _problems_of(name, prove))
         if problems != self._problems:
@@ -129,17 +130,37 @@ class Readiness:
             self._audit.append(self._unrecorded)
             self._unrecorded = []
 
-    def _prove(self, alias: str) -> None:
-        key = self._key_ring.key(alias)
+    def _prove_keys(self) -> dict[tuple[str, str], SignerError]:
+        """Let every version sign that signs now or is to sign; give the errors of those that failed."""
+        now = self._wall_clock()
+        versions = [item for alias in self._key_ring.aliases() for item in self._key_ring.versions(alias, now)]
+        keys = [item.key for item in versions if item.state is not VersionState.RETIRED and item.key is not None]
+        failures: dict[tuple[str, str], SignerError] = {}
+        for key in keys:
+            try:
+                self._prove(key)
+            except SignerError as error:
+                failures[key.name] = error
+        for key in keys:
+            self._key_ring.prove(key, failures.get(key.name), hsm_signs=len(failures) < len(keys))
+        return failures
+
+    def _require(self, alias: str, failures: Mapping[tuple[str, str], SignerError]) -> None:
+        """Raise what kept the version in force from signing; another one's failure is a warning only."""
+        error = failures.get(self._key_ring.key(alias, self._wall_clock()).name)
+        if error is not None:
+            raise error
+
+    def _prove(self, key: SigningKey) -> None:
         digest = hashlib.sha256(_PROBE_DOMAIN + secrets.token_bytes(32)).digest()
         task = SignTask(key, DEFAULT_ALGORITHM, digest)
         (answer,) = self._key_ring.sign([task], Deadline.after(self._interval_s), probing=True)
         error = answer if isinstance(answer, SignerError) else self._verify(task, answer)
         code = error.code if error is not None else None
         # Every use of a key is recorded; an outage once for each thing that is wrong, not twice a second.
-        if isinstance(answer, RawSignature) or self._last_codes.get(alias) != code:
+        if isinstance(answer, RawSignature) or self._last_codes.get(key.name) != code:
             self._audit.append([_entry(task, answer, code, timestamp(self._wall_clock()))])
-        self._last_codes[alias] = code
+        self._last_codes[key.name] = code
         if error is not None:
             raise error
 

@@ -11,9 +11,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from signer.errors import ConfigurationError
 from signer.http_settings import HealthSettings, JwtSettings, ProxySettings, Section, TlsSettings, is_loopback
+from signer.key_settings import KeySettings
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
-Waiver = Literal["always_sensitive", "never_extractable", "local"]
 ALIAS_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _PREFIX: Final = "SIGNER_"
 _DELIMITER: Final = "__"
@@ -51,19 +51,6 @@ class HsmSettings(Section):
             msg = "give exactly one of hsm.pin_file and hsm.pin"
             raise ValueError(msg)
         return self
-
-
-class KeySettings(Section):
-    """One key alias."""
-
-    label: str = Field(min_length=1, max_length=128)
-    fingerprint: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
-    callers: frozenset[str] = frozenset()
-    """Who may sign with it: `queue:<queue name>`, `http:loopback`. Empty: nobody."""
-    require_transaction_id: bool = True
-    """Sign only what names its transaction; else an HTTP request may do without."""
-    waive: frozenset[Waiver] = frozenset()
-    """Attributes an imported key cannot have; each waiver is logged loudly at every start."""
 
 
 class PayloadSettings(Section):

@@ -55,8 +55,12 @@ def utc_now() -> datetime:
 
 
 def key_specs(settings: Settings) -> list[KeySpec]:
-    """Turn the settings of every key into what the HSM edge checks."""
-    return [KeySpec(alias, key.label, key.fingerprint, frozenset(key.waive)) for alias, key in settings.keys.items()]
+    """Turn the settings of every version of every key into what the HSM edge checks."""
+    return [
+        KeySpec(alias, item.label, item.fingerprint, frozenset(item.waive), item.active_from, item.verify_until)
+        for alias, key in settings.keys.items()
+        for item in key.plan
+    ]
 
 
 def policy_source(settings: Settings) -> PolicySource:
@@ -165,6 +169,7 @@ def _open_core(settings: Settings, logger: logs.Logger) -> Iterator[_Core]:
         # Every probe of a key appends a record: what remains is to hear of a failure in between.
         readiness.also_prove("audit log", lambda: None, lambda: audit.healthy)
         readiness.heed(watch.warnings)
+        readiness.heed(key_ring.warnings)
         yield _Core(service, readiness, audit, ledger, metrics, watch)
 
 

@@ -127,6 +127,13 @@ class SimulatedKeyRing(Holdable):
             if state is not None
         ]
 
+    def prove(self, key: SigningKey, error: SignerError | None, *, hsm_signs: bool) -> None:
+        version = next(item for item in self._versions[key.alias] if item.key is key)
+        if error is None:
+            version.not_ready = None
+        elif hsm_signs and self.key(key.alias) is not key:
+            version.not_ready = error.message
+
     def problems(self) -> tuple[str, ...]:
         return ()
 

@@ -17,6 +17,7 @@ from signer import settings
 from signer.demo.stack import KEY_LABEL, Emulator, Stack, Token, provision
 from signer.drill.supervisor import Supervisor
 from signer.errors import ConfigurationError, UnavailableError
+from signer.wiring import utc_now
 from softhsm.shim.client import LIBRARY, Shim
 
 _OTHER_LABEL: Final = "drill-other-key"
@@ -120,8 +121,10 @@ def _configured_target(configured: settings.Settings, alias: str | None) -> Targ
     if alias is not None and alias not in configured.keys:
         msg = "the settings have no key of that alias"
         raise ConfigurationError(msg)
-    key = configured.keys[alias or next(iter(configured.keys))]
-    others = [other.label for other in configured.keys.values() if other.label != key.label]
+    plan = configured.keys[alias or next(iter(configured.keys))].plan
+    key = [version for version in plan if version.active_from is None or version.active_from <= utc_now()][-1]
+    labels = [version.label for other in configured.keys.values() for version in other.plan]
+    others = [label for label in labels if label != key.label]
     environment = {
         "SIGNER_HSM__SESSIONS": str(hsm.sessions),
         "SIGNER_HSM__CALL_TIMEOUT_S": str(hsm.call_timeout_s),

@@ -1,6 +1,7 @@
 """Is this exactly the key it should be? Found and expected, told in one message."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import pkcs11
@@ -29,12 +30,16 @@ _UNREADABLE: Final = "unreadable"
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """What the settings say about one key."""
+    """What the settings say about one version of a key."""
 
     alias: str
     label: str
     fingerprint: str | None
     waived: frozenset[str]
+    active_from: datetime | None = None
+    """UTC; None: since ever."""
+    verify_until: datetime | None = None
+    """UTC; None: no end is set."""
 
 
 @dataclass(frozen=True, slots=True)

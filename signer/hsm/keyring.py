@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -11,20 +11,20 @@ import pkcs11
 from pkcs11.types import SignMixin
 
 from signer.deadlines import Deadline
-from signer.errors import HsmUnavailableError, KeyRefusedError, KilledError, SignerError, UnknownKeyError
+from signer.errors import HsmUnavailableError, KeyRefusedError, KilledError, SignerError
 from signer.hsm.breaker import Breaker, Trouble
-from signer.hsm.compliance import KeySpec, check_key, checked_public_key, find_private_key, read_public_key, refused
+from signer.hsm.compliance import KeySpec, find_private_key, read_public_key, refused
 from signer.hsm.connection import Connection, Lent
 from signer.hsm.crew import Crew, Job
 from signer.hsm.errors import NOT_FOUND, HsmFault
 from signer.hsm.hung_calls import HungCalls
 from signer.hsm.journal import Journal
+from signer.hsm.key_versions import KeyVersions
 from signer.hsm.latch import Latch
-from signer.hsm.module import Module
+from signer.hsm.rotation import RotationWatch
 from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
 from signer.hsm.signature_maker import Request, SignatureMaker
-from signer.ports import AuditEntry, KeyVersion, RawSignature, SigningKey, SignTask, VersionState, let_all_pass
-from signer.signatures import fingerprint
+from signer.ports import AuditEntry, KeyVersion, RawSignature, SigningKey, SignTask, let_all_pass
 
 _OPENING_TIMEOUT_S: Final = 60.0
 _CLOSING_TIMEOUT_S: Final = 1.0
@@ -53,18 +53,18 @@ class HsmKeyRing:
         latch: Latch,
         journal: Journal,
     ) -> None:
-        """Check every key on a session of its own; raises `KeyRefusedError` for the first that is not right."""
+        """Check every key on a session of its own; raises `KeyRefusedError` if one has no version to sign with."""
         self._connection = connection
-        self._specs = {spec.alias: spec for spec in specs}
         self._journal = journal
         self._breaker = Breaker(latch, journal)
-        self._drifted: dict[str, str] = {}
+        self._versions = KeyVersions(specs, journal, journal.wall_clock)
+        self._rotation = RotationWatch(self._versions, journal, journal.wall_clock)
         self._hung_calls = HungCalls(limits.call_timeout_s, limits.sessions, limits.end_process, journal)
         connection.call_hangs = lambda: self._hung_calls.any
         self._pool = SessionPool(self._open_session, self._hung_calls, limits.sessions, journal.metrics)
-        self._maker = SignatureMaker(connection, self._pool, self._breaker, journal.metrics)
+        self._maker = SignatureMaker(connection, self._pool, self._breaker, self._key_in, journal.metrics)
         self._crew = Crew(limits.sessions, self._answer)
-        self._keys = self._load(crypto_user)
+        self._load(crypto_user)
 
     def warm_up(self, interval_s: float) -> None:
         """Open every signing session and look its keys up, `interval_s` apart."""
@@ -76,33 +76,35 @@ class HsmKeyRing:
 
     def aliases(self) -> tuple[str, ...]:
         """Name every configured key."""
-        return tuple(self._keys)
+        return self._versions.aliases()
+
+    def key(self, alias: str, at: datetime | None = None) -> SigningKey:
+        """Give the key in force; raises `UnknownKeyError`, `KeyNotReadyError`."""
+        return self._versions.key(alias, at)
 
     def versions(self, alias: str, at: datetime | None = None) -> Sequence[KeyVersion]:
-        """Give the one version that there is."""
-        key = self.key(alias, at)
-        return [KeyVersion(alias, key.label, VersionState.ACTIVE, key.fingerprint, key)]
+        """Give the versions as they are, eldest first; raises `UnknownKeyError`."""
+        return self._versions.versions(alias, at)
 
-    def key(self, alias: str, at: datetime | None = None) -> SigningKey:  # noqa: ARG002
-        """Give the checked key; raises `UnknownKeyError`."""
-        try:
-            return self._keys[alias]
-        except KeyError:
-            msg = "no key with this alias is configured"
-            raise UnknownKeyError(msg) from None
+    def prove(self, key: SigningKey, error: SignerError | None, *, hsm_signs: bool) -> None:
+        """Learn what became of a test signature, and whether the HSM signs at all at present."""
+        self._versions.prove(key, error, hsm_signs=hsm_signs)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say which versions do not sign, or are not published, as planned."""
+        return self._rotation.warnings()
 
     def problems(self) -> tuple[str, ...]:
         """Say why nothing is signed at present; empty while the breaker is closed."""
         reason = self._breaker.reason
-        return (*self._drifted.values(), *(() if reason is None else (f"the HSM does not sign: {reason}",)))
+        return (*self._versions.problems(), *(() if reason is None else (f"the HSM does not sign: {reason}",)))
 
     def check_keys(self) -> None:
         """Read every key's attributes again; one that drifted is out of service until the process starts anew."""
         request = Deadline.after(_OPENING_TIMEOUT_S)
         try:
             with self._connection.lend(request) as lent, self._pool.borrow(lent, request, _nothing) as session:
-                for spec in self._specs.values():
-                    self._check_key(session, spec)
+                self._versions.examine(session.raw)
         except (HsmFault, SignerError):
             # The HSM cannot be asked now; whether it signs is found out, and told, by those who ask it to.
             return
@@ -117,6 +119,7 @@ class HsmKeyRing:
 
     def take_incidents(self) -> list[AuditEntry]:
         """Give what happened since it was last asked and belongs into the audit log."""
+        self._rotation.look()
         return self._journal.take_incidents()
 
     def sign(
@@ -160,8 +163,9 @@ class HsmKeyRing:
             self._crew.replace(member)
 
         try:
-            if task.key.alias in self._drifted:
-                raise HsmUnavailableError(self._drifted[task.key.alias])
+            out_of_service = self._versions.of(task.key).out_of_service
+            if out_of_service is not None:
+                raise HsmUnavailableError(out_of_service)
             job.answer(number, self._maker.make(task, Request(job.deadline, asked_s, on_hang, job.refuse)))
         except KilledError as error:
             job.answer(number, error)
@@ -169,60 +173,45 @@ class HsmKeyRing:
             # Whatever is wrong with the HSM is never the transaction's fault: it may be tried again.
             job.answer(number, error if error.retryable else HsmUnavailableError(error.message))
 
-    def _check_key(self, session: SigningSession, spec: KeySpec) -> None:
-        pinned = replace(spec, fingerprint=self._keys[spec.alias].fingerprint)
-        try:
-            key = find_private_key(session.raw, pinned)
-            if key is None:
-                # Perhaps the login is gone, which makes keys invisible; the next signature will tell.
-                return
-            check_key(key, pinned)
-        except KeyRefusedError as error:
-            self._take_out_of_service(spec.alias, error.message)
-        self._journal.metrics.key_checks.labels(spec.alias).inc()
-
-    def _take_out_of_service(self, alias: str, why: str) -> None:
-        if alias not in self._drifted:
-            self._journal.logger.critical("key.drifted", key=alias, reason=why)
-            self._journal.incident("key.drifted", why, alias)
-            self._journal.metrics.key_compliant.labels(alias).set(0)
-        self._drifted[alias] = f"out of service: {why}"
-
-    def _load(self, crypto_user: str) -> dict[str, SigningKey]:
+    def _load(self, crypto_user: str) -> None:
         with self._connection.lend(Deadline.after(_OPENING_TIMEOUT_S)) as lent:
             try:
                 session = lent.module.open_session()
-                keys = [self._load_one(lent.module, session, spec, crypto_user) for spec in self._specs.values()]
+                self._versions.load(session, lent.module.token_serial, crypto_user)
             except HsmFault as found:
                 raise found.error from None
             lent.module.close_session(session)
-        for spec in self._specs.values():
-            if spec.waived:
-                self._journal.logger.warning(
-                    "key.checks_waived", key=spec.alias, label=spec.label, waived=sorted(spec.waived)
-                )
-        for key in keys:
-            self._journal.metrics.key_compliant.labels(key.alias).set(1)
-        return {key.alias: key for key in keys}
-
-    @staticmethod
-    def _load_one(module: Module, session: pkcs11.Session, spec: KeySpec, crypto_user: str) -> SigningKey:
-        public_key = checked_public_key(session, spec)
-        found = fingerprint(public_key)
-        return SigningKey(spec.alias, spec.label, found, public_key, module.token_serial, crypto_user)
 
     def _open_session(self, lent: Lent) -> SigningSession:
         raw = lent.module.open_session()
         try:
-            keys = {key.label: self._look_up(raw, key) for key in self._keys.values()}
+            keys = dict(self._look_all_up(raw))
         except BaseException:
             lent.module.close_session(raw)
             raise
         return SigningSession(lent.module, raw, lent.generation, keys)
 
+    def _look_all_up(self, raw: pkcs11.Session) -> Iterator[tuple[str, SessionKey]]:
+        """Look up what signs, and before its time what is to sign: then, all sessions would do it at once."""
+        for alias in self._versions.aliases():
+            current = self._versions.in_force(alias)
+            for key in self._versions.to_look_up(alias):
+                try:
+                    yield key.label, self._look_up(raw, key)
+                except (HsmFault, HsmUnavailableError):
+                    if current is not None and current.key is key:
+                        raise
+
+    def _key_in(self, session: SigningSession, key: SigningKey) -> SessionKey:
+        """Give a key as the session knows it; one of another version is looked up when it is first asked for."""
+        if key.label not in session.keys:
+            session.keys[key.label] = self._look_up(session.raw, key)
+        return session.keys[key.label]
+
     def _look_up(self, raw: pkcs11.Session, key: SigningKey) -> SessionKey:
         # Handles belong to a session; and the label may point to another key by now.
-        spec = self._specs[key.alias]
+        version = self._versions.of(key)
+        spec = version.spec
         try:
             found = find_private_key(raw, spec)
             if found is None:
@@ -230,7 +219,7 @@ class HsmKeyRing:
             if read_public_key(found, spec).public_numbers() != key.public_key.public_numbers():
                 raise refused(spec, "it is no longer the key that was checked at start")
         except KeyRefusedError as error:
-            self._take_out_of_service(key.alias, error.message)
+            self._versions.lose(version, error.message)
             raise HsmUnavailableError(error.message) from None
         if isinstance(found, SignMixin) and found.handle is not None:
             return SessionKey(found.handle, found)

@@ -14,9 +14,9 @@ from signer.errors import LoginRefusedError, SignerError
 from signer.hsm.breaker import Breaker, Trouble
 from signer.hsm.connection import Connection
 from signer.hsm.errors import Fate, HsmFault, fault
-from signer.hsm.session_pool import SessionPool
+from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
 from signer.metrics import HsmMetrics
-from signer.ports import RawSignature, SignTask, let_all_pass
+from signer.ports import RawSignature, SigningKey, SignTask, let_all_pass
 from signer.signatures import DIGEST_SIZE_BYTES
 
 # python-pkcs11's own PSS default is SHA-1: the parameter is always said.
@@ -44,8 +44,17 @@ class Request:
 class SignatureMaker:
     """Knows the way to the HSM and what to do when it is lost."""
 
-    def __init__(self, connection: Connection, pool: SessionPool, breaker: Breaker, metrics: HsmMetrics) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        pool: SessionPool,
+        breaker: Breaker,
+        key_in: Callable[[SigningSession, SigningKey], SessionKey],
+        metrics: HsmMetrics,
+    ) -> None:
+        """`key_in` gives a key as a session knows it; raises `HsmFault`, `HsmUnavailableError`."""
         self._connection = connection
+        self._key_in = key_in
         self._pool = pool
         self._breaker = breaker
         self._metrics = metrics
@@ -95,7 +104,7 @@ class SignatureMaker:
             # Borrowed for one signature only, so that a single request need not wait for a whole batch.
             self._pool.borrow(lent, request.deadline, request.on_hang) as session,
         ):
-            key = session.keys[task.key.label]
+            key = self._key_in(session, task.key)
             began_s = time.perf_counter()
             try:
                 value = key.private_key.sign(

@@ -35,6 +35,7 @@ class Opened:
     connection: Connection
     ended: threading.Event
     """Set when the process would have ended itself."""
+    wall_clock: Callable[[], datetime]
 
     def discarded(self) -> float:
         """How many sessions were thrown away so far."""
@@ -45,9 +46,14 @@ class Opened:
 OpenKeyRing = Callable[..., Opened]
 
 
-def journal_of(metrics: Metrics) -> Journal:
+def utc_now() -> datetime:
+    """The clock of tests that set none."""
+    return datetime.now(UTC)
+
+
+def journal_of(metrics: Metrics, wall_clock: Callable[[], datetime] = utc_now) -> Journal:
     """What the HSM edge tells, over the metrics of a test."""
-    return Journal(metrics.hsm, logs.get("test"), lambda: datetime.now(UTC))
+    return Journal(metrics.hsm, logs.get("test"), wall_clock)
 
 
 @pytest.fixture(scope="session")
@@ -89,11 +95,17 @@ def open_key_ring(softhsm: Token, pin: str, latch_file: Path) -> Iterator[OpenKe
     """Open a key ring with the given specs; opening the next one closes it, since a process has one module."""
     with ExitStack() as stack:
 
-        def open_one(*specs: KeySpec, sessions: int = 2, warm: bool = True, call_timeout_s: float = 30) -> Opened:
+        def open_one(
+            *specs: KeySpec,
+            sessions: int = 2,
+            warm: bool = True,
+            call_timeout_s: float = 30,
+            clock: Callable[[], datetime] = utc_now,
+        ) -> Opened:
             ended = threading.Event()
             stack.close()
             metrics = Metrics(CollectorRegistry())
-            journal = journal_of(metrics)
+            journal = journal_of(metrics, clock)
             connection = Connection(softhsm.module, softhsm.label, lambda: pin, journal)
             stack.enter_context(closing(connection))
             wanted = specs or (spec(),)
@@ -102,7 +114,7 @@ def open_key_ring(softhsm: Token, pin: str, latch_file: Path) -> Iterator[OpenKe
             stack.enter_context(closing(key_ring))
             if warm:
                 key_ring.warm_up(0)
-            return Opened(key_ring, metrics, connection, ended)
+            return Opened(key_ring, metrics, connection, ended, clock)
 
         yield open_one
 

@@ -36,7 +36,8 @@ def test_a_key_that_drifted_is_out_of_service(
     """Once a check finds other attributes, a second key or another one under the label, it signs no more."""
     opened = open_key_ring()
     assert sessions_of(sign(opened))
-    monkeypatch.setitem(opened.key_ring._specs, "settlement", spec(label))  # noqa: SLF001 - the token cannot be changed so
+    (version,) = opened.key_ring._versions.plan("settlement")  # noqa: SLF001 - the token cannot be changed so
+    monkeypatch.setattr(version, "spec", spec(label))
     opened.key_ring.check_keys()
     (answered,) = sign(opened)
     assert isinstance(answered, HsmUnavailableError)
@@ -65,7 +66,8 @@ def test_another_key_under_the_label_is_not_used_by_a_new_session(
 ) -> None:
     """A session that is opened later looks the key up again, and refuses one that is not the key of the start."""
     opened = open_key_ring(warm=False)
-    monkeypatch.setitem(opened.key_ring._specs, "settlement", spec(SECOND_LABEL))  # noqa: SLF001
+    (version,) = opened.key_ring._versions.plan("settlement")  # noqa: SLF001
+    monkeypatch.setattr(version, "spec", spec(SECOND_LABEL))
     (answered,) = sign(opened)
     assert isinstance(answered, HsmUnavailableError)
     assert "no longer the key that was checked at start" in answered.message
