@@ -5,7 +5,7 @@ The words MUST and MUST NOT are normative (RFC 2119): the core's promises rest o
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -147,6 +147,8 @@ class Claim:
     transaction_id: str
     digest: bytes
     algorithm: str
+    key_label: str | None = field(default=None, compare=False)
+    """The version of the key that it is to be signed with; it does not bind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,8 @@ class SignOnceLedger(Protocol):
     def claim(self, claims: Sequence[Claim]) -> list[Claimed | Signature | SignerError]:
         """Bind every claim in one durable commit, and answer for each, in order.
 
-        `Claimed`: MUST be durable before this returns. `Signature`: the same digest was signed before; this is what
+        `Claimed`: MUST be durable before this returns; one that is taken over MUST come with the key label that it was
+        bound with. `Signature`: the same digest was signed before; this is what
         was released. `ConflictError`: bound to another digest or algorithm. `ClaimInProgressError`: someone else's
         lease runs. Two claims MUST NOT both be granted for one transaction at one time. Raises
         `LedgerUnavailableError`; what it bound then stays bound.
@@ -212,7 +215,10 @@ class AuditEntry:
     batch_id: str | None = None
     transaction_id: str | None = None
     claimed_at: str | None = None
-    """When the version of the key was chosen, right before the claim: RFC 3339, UTC, microseconds."""
+    """When the version of the key was chosen, right before the claim; RFC 3339, UTC, microseconds.
+
+    None for a claim taken over: an earlier one had chosen.
+    """
     key_alias: str | None = None
     key_label: str | None = None
     key_fingerprint: str | None = None

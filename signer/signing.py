@@ -30,7 +30,7 @@ from signer.ports import (
     VersionState,
 )
 from signer.transactions import SigningRequest
-from signer.work import Outcome, VersionsInForce, Work, timestamp
+from signer.work import Outcome, VersionsInForce, Work, keep_versions, timestamp
 
 Item = TypeVar("Item")
 
@@ -75,9 +75,11 @@ class SigningService:
         """
         works = [Work(request) for request in requests]
         try:
-            self._authorise(works, origin, all_or_nothing=all_or_nothing)
+            # Neither a change of policy nor the instant of a rotation splits what came in together.
+            versions = VersionsInForce(self._key_ring, self._wall_clock())
+            self._authorise(works, origin, versions, all_or_nothing=all_or_nothing)
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
-            self._claim(works, watch)
+            self._claim(works, versions, watch, all_or_nothing=all_or_nothing)
             failpoints.reach("claimed")
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
             self._sign(works, origin, deadline, watch)
@@ -131,9 +133,10 @@ class SigningService:
         """Give the policy in force at this moment; a decision of several parts asks for it once."""
         return self._authority.current()
 
-    def _authorise(self, works: Sequence[Work], origin: Origin, *, all_or_nothing: bool) -> None:
-        # Asked once: neither a change of policy nor the instant of a rotation splits what came in together.
-        policy, versions = self._authority.current(), VersionsInForce(self._key_ring, self._wall_clock())
+    def _authorise(
+        self, works: Sequence[Work], origin: Origin, versions: VersionsInForce, *, all_or_nothing: bool
+    ) -> None:
+        policy = self._authority.current()
         limit = policy.max_batch(origin.caller)
         if len(works) > limit:
             _fail(works, TooManyTransactionsError(f"this caller may bring {limit} transactions at once"))
@@ -160,17 +163,26 @@ class SigningService:
             for claims in _slices([work.claimed for work in works if work.claimed is not None]):
                 self._ledger.withdraw(claims)
 
-    def _claim(self, works: Sequence[Work], watch: Stopwatch) -> None:
+    def _claim(
+        self, works: Sequence[Work], versions: VersionsInForce, watch: Stopwatch, *, all_or_nothing: bool
+    ) -> None:
         wanted = [work for work in works if work.unsigned]
         if not wanted:
             return
         with watch.stage("ledger"):
-            try:
-                for part in _slices(wanted):
-                    for work, answer in zip(part, self._ledger.claim([work.claim() for work in part]), strict=True):
-                        work.accept(answer)
-            except LedgerUnavailableError as error:
-                _fail([work for work in wanted if work.unsigned and work.claimed is None], error)
+            self._claim_all(wanted)
+            again = keep_versions(wanted, versions, whole=all_or_nothing)
+            for part in _slices(again):
+                self._ledger.withdraw([work.forget_claim() for work in part])
+            self._claim_all(again)
+
+    def _claim_all(self, wanted: Sequence[Work]) -> None:
+        try:
+            for part in _slices(wanted):
+                for work, answer in zip(part, self._ledger.claim([work.claim() for work in part]), strict=True):
+                    work.accept(answer)
+        except LedgerUnavailableError as error:
+            _fail([work for work in wanted if work.unsigned and work.claimed is None], error)
 
     def _sign(self, works: Sequence[Work], origin: Origin, deadline: Deadline, watch: Stopwatch) -> None:
         wanted = [work for work in works if work.unsigned]

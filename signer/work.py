@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -57,10 +58,17 @@ class Work:
             return "failed" if self.error.retryable else "refused"
         return "replayed" if self.replayed else "signed"
 
+    @property
+    def is_claimed_as_chosen(self) -> bool:
+        """Whether the claim names the version that was chosen; one of an earlier try may name another."""
+        label = self.claimed.claim.key_label if self.claimed is not None else None
+        return label is None or self.key is None or label == self.key.label
+
     def claim(self) -> Claim:
         """Give the claim that must be durable before the HSM is asked."""
         request = self.request
-        return Claim(request.key_alias, request.transaction_id, request.digest, request.algorithm.name)
+        label = self.key.label if self.key is not None else None
+        return Claim(request.key_alias, request.transaction_id, request.digest, request.algorithm.name, label)
 
     def accept(self, answer: Claimed | Signature | SignerError) -> None:
         """Take the ledger's answer to the claim."""
@@ -71,6 +79,18 @@ class Work:
                 self.signature, self.replayed = answer, True
             case SignerError():
                 self.error = answer
+
+    def forget_claim(self) -> Claimed:
+        """Give the claim away, to be withdrawn."""
+        claimed, self.claimed = self.claimed, None
+        if claimed is None:  # pragma: no cover - only those are asked that have one
+            raise AssertionError
+        return claimed
+
+    def keep_to(self, key: SigningKey) -> None:
+        """Be signed with another version than the one in force, for that is what was claimed before."""
+        if key is not self.key:
+            self.key, self.chosen_at = key, None
 
     def is_sound(self) -> bool:
         """Tell whether the HSM's answer verifies with the key's public half."""
@@ -141,6 +161,28 @@ class VersionsInForce:
         if alias not in self._keys:
             self._keys[alias] = self._key_ring.key(alias, self._moment)
         return self._keys[alias]
+
+    def claimed(self, works: Sequence[Work]) -> list[SigningKey]:
+        """Give the versions that claims were bound with and that can sign still, eldest first."""
+        labels = {(work.claimed.claim.key_alias, work.claimed.claim.key_label) for work in works if work.claimed}
+        versions = [item for alias in self._keys for item in self._key_ring.versions(alias, self._moment)]
+        return [item.key for item in versions if item.key is not None and item.ready and item.key.name in labels]
+
+
+def keep_versions(works: Sequence[Work], versions: VersionsInForce, *, whole: bool) -> list[Work]:
+    """Let what an earlier try had claimed be signed with the version of that claim; give what has to be claimed anew.
+
+    A batch that is signed as a `whole` has one version, the eldest that it was ever claimed with: the try before
+    crossed the instant of a rotation, and had not come to the end of its claims.
+    """
+    held = [work for work in works if work.claimed is not None]
+    others = [work for work in held if not work.is_claimed_as_chosen]
+    for group in [held] if whole and others else [[work] for work in others]:
+        for key in versions.claimed(group)[:1]:
+            for work in group:
+                work.keep_to(key)
+    anew = [work for work in held if not work.is_claimed_as_chosen] if whole else []
+    return [work for work in anew if work.claimed is not None and work.claimed.is_first]
 
 
 def timestamp(moment: datetime) -> str:

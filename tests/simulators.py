@@ -264,7 +264,7 @@ class SimulatedLedger:
             return ClaimInProgressError("this transaction is being signed by another request")
         self._tokens += 1
         row.token = f"token-{self._tokens}"
-        return Claimed(claim, row.token, is_first)
+        return Claimed(row.claim, row.token, is_first)
 
     def _complete(self, claimed: Claimed, signature: Signature) -> SignerError | None:
         row = self._rows[_name(claimed)]

@@ -16,12 +16,12 @@ _BIND_NAME: Final = """
 """
 _BIND: Final = """
     INSERT INTO claims (number, transaction_id, key_alias, digest, algorithm, token, opening, claimed_at,
-        lease_expires_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+        lease_expires_at, key_label)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _COLUMNS: Final = """
     claims.transaction_id, claims.key_alias, digest, algorithm, token, opening, owner, claimed_at, lease_expires_at,
-    take_overs, former, signature, completed_at
+    take_overs, former, signature, completed_at, key_label
 """
 _TABLES: Final = """
     all_names JOIN claims ON claims.number = all_names.number JOIN openings ON openings.number = claims.opening
@@ -67,7 +67,7 @@ class Claims:
             return False
         self._next_number = number + 1
         row = (number, *names, claim.digest, claim.algorithm, token, self._opening, now, lease_expires_at)
-        self._connection.execute(_BIND, row)
+        self._connection.execute(_BIND, (*row, claim.key_label))
         return True
 
     def find(self, claim: Claim) -> Record:
@@ -131,9 +131,9 @@ def find_all(connection: sqlite3.Connection, transaction_id: str) -> list[Record
 
 def _record(row: Sequence[Any], opening: int | None = None) -> Record:
     transaction_id, key_alias, digest, algorithm, token, claimed_in, owner, claimed_at, lease_expires_at, *rest = row
-    take_overs, former, signature, completed_at = rest
+    take_overs, former, signature, completed_at, key_label = rest
     return Record(
-        Claim(key_alias, transaction_id, digest, algorithm),
+        Claim(key_alias, transaction_id, digest, algorithm, key_label),
         Holder(token, owner, claimed_at),
         lease_expires_at if opening in (None, claimed_in) else 0.0,
         take_overs,

@@ -104,7 +104,7 @@ class DynamodbLedger:
     ) -> Claimed | Signature | SignerError | Write:
         """Answer a claim after its write, or give the next write to try."""
         if outcome is None:
-            return replace(wanted, is_first=write.action == "Put")
+            return replace(wanted, is_first=True) if write.record is None else write.record.granted_to(wanted)
         if not isinstance(outcome, Refused):
             return outcome
         if outcome.item is None:

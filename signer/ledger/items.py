@@ -36,6 +36,8 @@ class Write:
 
     action: Literal["Put", "Update", "Delete"]
     parameters: Mapping[str, Any]
+    record: Record | None = None
+    """What it changes, where that was read before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Terms:
             "lease_expires_at": _number(now + self.lease_s),
             TTL: self._expires_at(now),
         }
+        if wanted.claim.key_label is not None:
+            item["key_label"] = {"S": wanted.claim.key_label}
         return Write("Put", {"Item": item, **_condition(_FREE, {":now": _number(now)})})
 
     def take_over(self, record: Record, wanted: Claimed, now: float) -> Write:
@@ -72,7 +76,7 @@ class Terms:
             ":expires_at": self._expires_at(now),
         }
         change = _own(record.claim, record.holder.token, now, values, " AND lease_expires_at <= :now")
-        return Write("Update", {"UpdateExpression": _TAKE_OVER, **change})
+        return Write("Update", {"UpdateExpression": _TAKE_OVER, **change}, record)
 
     def complete(self, claimed: Claimed, signature: Signature, now: float) -> Write:
         """Keep a signature, unless there is one."""
@@ -105,7 +109,11 @@ def record_of(item: Item) -> Record:
     try:
         int(item[TTL]["N"])
         claim = Claim(
-            item[KEY_ALIAS]["S"], item[TRANSACTION_ID]["S"], bytes(item["digest"]["B"]), item["algorithm"]["S"]
+            item[KEY_ALIAS]["S"],
+            item[TRANSACTION_ID]["S"],
+            bytes(item["digest"]["B"]),
+            item["algorithm"]["S"],
+            item.get("key_label", {}).get("S"),
         )
         record = Record(
             claim,
@@ -133,7 +141,8 @@ def _signature_members(claim: Claim, signature: Signature) -> dict[str, Any]:
 
 def _implied(claim: Claim) -> dict[str, str]:
     digest = base64.b64encode(claim.digest).decode()
-    return {"key_alias": claim.key_alias, "algorithm": claim.algorithm, "digest": digest}
+    implied = {"key_alias": claim.key_alias, "algorithm": claim.algorithm, "digest": digest}
+    return implied if claim.key_label is None else {**implied, "key_label": claim.key_label}
 
 
 def _key(claim: Claim) -> dict[str, Any]:

@@ -51,10 +51,14 @@ class Record:
             return self.signature
         if self.holder.token == wanted.token:
             # Its own work, of which it did not hear.
-            return replace(wanted, is_first=self.take_overs == 0)
+            return self.granted_to(wanted, is_first=self.take_overs == 0)
         if now < self.lease_expires_at:
             return ClaimInProgressError("another request is signing this transaction now")
         return None
+
+    def granted_to(self, wanted: Claimed, *, is_first: bool = False) -> Claimed:
+        """Give the claim as it stands here, to a new holder: the version it was bound with is the one that signs."""
+        return replace(wanted, claim=self.claim, is_first=is_first)
 
     def taken_over_by(self, holder: Holder, lease_expires_at: float) -> "Record":
         """Give the record with another holder; its digest, algorithm and transaction never change."""

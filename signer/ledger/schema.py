@@ -5,7 +5,7 @@ from typing import Final
 
 from signer.errors import ConfigurationError
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 # Claims lie in the order in which they were bound: rows are written at the end of the file, and forgotten at its
 # beginning. Ids come in no order at all, and each new one changes a page somewhere in its index: so the newest names
@@ -26,7 +26,8 @@ _CLAIMS: Final = (
         take_overs INTEGER NOT NULL DEFAULT 0,
         former TEXT,
         signature TEXT,
-        completed_at REAL
+        completed_at REAL,
+        key_label TEXT
     ) STRICT
     """,
     *(
@@ -61,6 +62,9 @@ _FROM_1: Final = (
     "INSERT INTO names SELECT transaction_id, key_alias, number FROM claims ORDER BY transaction_id, key_alias",
     "DROP TABLE claims_1",
 )
+# Version 2 did not keep which version of a key a claim was made with.
+_FROM_2: Final = ("ALTER TABLE claims ADD COLUMN key_label TEXT",)
+_STEPS: Final = {0: _CREATE, 1: _FROM_1, 2: _FROM_2}
 
 
 def version_of(connection: sqlite3.Connection) -> int:
@@ -77,9 +81,9 @@ def bring_up(connection: sqlite3.Connection) -> None:
     version = version_of(connection)
     if version == VERSION:
         return
-    if version not in (0, 1):
+    if version not in _STEPS:
         raise unknown(version)
-    for statement in _CREATE if version == 0 else _FROM_1:
+    for statement in _STEPS[version]:
         connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {VERSION}")
 

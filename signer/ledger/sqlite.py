@@ -186,5 +186,5 @@ class SqliteLedger:
         if answer is None:
             holder = Holder(wanted.token, this_process(), now)
             self._claims.take_over(record.taken_over_by(holder, lease_expires_at), record.holder.token)
-            return wanted
+            return record.granted_to(wanted)
         return answer

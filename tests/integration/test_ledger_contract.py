@@ -199,3 +199,33 @@ def test_a_kept_signature_is_not_withdrawn(ledger: Ledger) -> None:
     ledger.complete([(claimed, signature("S"))])
     ledger.withdraw([claimed])
     assert ledger.claim([claim("T")]) == [signature("S")]
+
+
+@pytest.mark.parametrize("bound_with", ["elder", None])
+def test_who_takes_a_claim_over_learns_its_version(place: Place, clock: Clock, bound_with: str | None) -> None:
+    """The key label that a transaction was bound with is told to whoever claims it later, with whatever label."""
+    with closing(place.open()) as ledger:
+        (first,) = ledger.claim([claim("T", key_label=bound_with)])
+        assert isinstance(first, Claimed)
+        assert (first.is_first, first.claim.key_label) == (True, bound_with)
+        ledger.release([first])
+        (second,) = ledger.claim([claim("T", key_label="younger")])
+        assert isinstance(second, Claimed)
+        assert (second.is_first, second.claim.key_label) == (False, bound_with)
+    clock.now_s += LEASE_S
+    with closing(place.open()) as ledger:
+        (third,) = ledger.claim([claim("T", key_label="younger")])
+        assert isinstance(third, Claimed)
+        assert third.claim.key_label == bound_with
+        assert ledger.complete([(third, signature("S"))]) == [None]
+    with closing(place.open()) as ledger:
+        assert ledger.claim([claim("T", key_label="other")]) == [signature("S")]
+
+
+def test_the_label_of_a_signature_is_kept_whatever_the_claim_said(ledger: Ledger) -> None:
+    """Signed with the version of the claim or with another one, the signature comes back as it was."""
+    for transaction_id, key_label in (("T", "label"), ("U", "another")):
+        (claimed,) = ledger.claim([claim(transaction_id, key_label=key_label)])
+        assert isinstance(claimed, Claimed)
+        ledger.complete([(claimed, signature("S"))])
+        assert ledger.claim([claim(transaction_id)]) == [signature("S")]

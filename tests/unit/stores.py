@@ -59,8 +59,13 @@ def new_audit_log(path: Path, timeout_s: float = PATIENCE_S, fsync: Callable[[in
     return FileAuditLog(chain_directory(path, fsync=fsync), timeout_s, new_metrics())
 
 
-def claim(transaction_id: str, content: bytes = b"content", algorithm: str = "RSASSA_PSS_SHA_256") -> Claim:
-    return Claim("settlement", transaction_id, hashlib.sha256(content).digest(), algorithm)
+def claim(
+    transaction_id: str,
+    content: bytes = b"content",
+    algorithm: str = "RSASSA_PSS_SHA_256",
+    key_label: str | None = None,
+) -> Claim:
+    return Claim("settlement", transaction_id, hashlib.sha256(content).digest(), algorithm, key_label)
 
 
 def signature(value: str) -> Signature:

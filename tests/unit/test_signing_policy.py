@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -122,45 +121,3 @@ def test_what_is_refused_anyway_costs_nothing_of_the_limit(simulation: Simulatio
         assert codes(sign(simulation, [asked("payout")], BANK)) == ["not_authorised"]
         assert "batch_abandoned" in codes(sign(simulation, [asked(), asked("payout")], BANK, whole=True))
     assert codes(sign(simulation, batch(3), BANK)) == ["signed"] * 3
-
-
-class TickingClock:
-    """Moves on by a second whenever somebody looks."""
-
-    def __init__(self, start: datetime) -> None:
-        self.now = start
-
-    def __call__(self) -> datetime:
-        self.now += timedelta(seconds=1)
-        return self.now
-
-
-def test_a_batch_is_signed_with_one_version(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The instant passes between two looks at the clock: the batch keeps the version it was claimed under."""
-    instant = datetime(2028, 3, 8, 12, tzinfo=UTC)
-    simulation.key_ring.add_version("settlement", "next", instant, elder_until=instant + timedelta(days=90))
-    clock = TickingClock(instant - timedelta(seconds=1.5))
-    monkeypatch.setattr(simulation.service, "_wall_clock", clock)
-    outcomes = sign(simulation, batch(5))
-    assert clock.now >= instant
-    assert {item.signature.key_label for item in outcomes if isinstance(item, Signed)} == {"settlement-key-2028"}
-    assert {entry.claimed_at for entry in simulation.audit.entries} == {"2028-03-08T11:59:59.500000Z"}
-    (later,) = sign(simulation, [asked(number=9)])
-    assert isinstance(later, Signed)
-    assert later.signature.key_label == "next"
-
-
-def test_a_replay_after_the_rotation_is_the_signature_of_before(
-    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It names the version that made it, in every member the same."""
-    instant = datetime(2028, 3, 8, 12, tzinfo=UTC)
-    simulation.key_ring.add_version("settlement", "next", instant, elder_until=instant + timedelta(days=90))
-    monkeypatch.setattr(simulation.service, "_wall_clock", lambda: instant - timedelta(seconds=1))
-    (first,) = sign(simulation, batch(1))
-    monkeypatch.setattr(simulation.service, "_wall_clock", lambda: instant + timedelta(days=1))
-    (again,) = sign(simulation, batch(1))
-    assert isinstance(first, Signed)
-    assert isinstance(again, Signed)
-    assert (again.signature, again.replayed) == (first.signature, True)
-    assert again.signature.key_label == "settlement-key-2028"
