@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from datetime import datetime
 from typing import Final
 
 import typer
@@ -28,6 +29,39 @@ def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) 
             for key in wiring.checked_keys(settings.load(config))
         ]
     print_rows(rows, ("alias", "label", "type", "fingerprint"), output)
+
+
+@app.command("rotation")
+def keys_rotation(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
+    """Show every version of every key, when it is to sign, and whether it passes its checks; signs nothing.
+
+    Exit status 1 if one that signs or is to sign does not pass. The test signature is made by the service: `/readyz`
+    tells of it.
+    """
+    from signer import wiring
+    from signer.ports import VersionState
+    from signer.work import timestamp
+
+    def shown(moment: datetime | None) -> str | None:
+        return None if moment is None else timestamp(moment)
+
+    with errors_to_exit():
+        versions = wiring.planned_versions(settings.load(config))
+    rows = [
+        {
+            "alias": version.alias,
+            "label": version.label,
+            "state": str(version.state),
+            "active_from": shown(version.active_from),
+            "verify_until": shown(version.verify_until),
+            "ready": "yes" if version.ready else f"NO: {version.not_ready}",
+            "fingerprint": version.fingerprint,
+        }
+        for version in versions
+    ]
+    print_rows(rows, ("alias", "label", "state", "active_from", "verify_until", "ready", "fingerprint"), output)
+    if not all(version.ready for version in versions if version.state is not VersionState.RETIRED):
+        raise typer.Exit(EXIT_NO)
 
 
 @app.command("attest")

@@ -85,12 +85,7 @@ class KeyVersions:
 
     def load(self, session: pkcs11.Session, token_serial: str, crypto_user: str) -> None:
         """Look at every version for the first time; raises `KeyRefusedError` for a key that has none to sign with."""
-        self._token_serial, self._crypto_user = token_serial, crypto_user
-        for version in self.all():
-            try:
-                self._know(version, checked_public_key(session, version.spec))
-            except KeyRefusedError as error:
-                version.unfit, version.proven = error.message, False
+        self.look(session, token_serial, crypto_user)
         for alias, plan in self._plans.items():
             self._require_one(plan)
             self._journal.metrics.key_compliant.labels(alias).set(1)
@@ -98,6 +93,15 @@ class KeyVersions:
             self._journal.logger.warning(
                 "key.checks_waived", key=spec.alias, label=spec.label, waived=sorted(spec.waived)
             )
+
+    def look(self, session: pkcs11.Session, token_serial: str, crypto_user: str) -> None:
+        """Look at every version, and refuse none; raises `HsmFault`."""
+        self._token_serial, self._crypto_user = token_serial, crypto_user
+        for version in self.all():
+            try:
+                self._know(version, checked_public_key(session, version.spec))
+            except KeyRefusedError as error:
+                version.unfit, version.proven = error.message, False
 
     def aliases(self) -> tuple[str, ...]:
         """Name every key."""
@@ -115,6 +119,14 @@ class KeyVersions:
         """Give the versions as they are, eldest first; raises `UnknownKeyError`."""
         plan = self._plan(alias)
         found = states([version.candidate() for version in plan], at or self._clock())
+        return [version.told(state) for version, state in zip(plan, found, strict=True) if state is not None]
+
+    def expected(self, alias: str) -> list[KeyVersion]:
+        """Give them as they are once every test signature that is still to come has been made."""
+        now, plan = self._clock(), [replace(version) for version in self._plan(alias)]
+        for version in plan:
+            version.proven = version.unfit is None
+        found = states([version.candidate() for version in plan], now)
         return [version.told(state) for version, state in zip(plan, found, strict=True) if state is not None]
 
     def plan(self, alias: str) -> Sequence[Version]:
