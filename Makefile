@@ -51,6 +51,10 @@ drill: setup shim ## Let the HSM fail in every way under load, and prove that no
 soak: setup shim ## The same for 20 minutes, with a fault at random every 5 s.
 	@$(BIN)/signer drill --soak 20 $(ARGS)
 
+.PHONY: chaos
+chaos: setup ## Kill the service 200 times, let the network fail, and prove that nothing is lost or doubled; twice.
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
 .PHONY: mtls
 mtls: setup ## Measure what mutual TLS costs, side by side with plain HTTP.
 	@$(BIN)/python -m loadtest.mtls $(ARGS)

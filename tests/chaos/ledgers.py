@@ -38,5 +38,7 @@ def _row(item: Mapping[str, Any]) -> Row:
         return Row(alias, transaction_id, digest.hex(), None)
     # What the claim says already is not kept a second time.
     said = {"key_alias": alias, "algorithm": item["algorithm"]["S"], "digest": b64encode(digest).decode()}
+    if "key_label" in item:
+        said["key_label"] = item["key_label"]["S"]
     kept = {name: value["S"] for name, value in item["signature"]["M"].items()}
     return Row(alias, transaction_id, digest.hex(), {**said, **kept})
