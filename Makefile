@@ -64,6 +64,10 @@ test: setup shim limit ## Run the tests, over plain SoftHSM and over one that is
 	@$(PYTEST) $(ARGS)
 	@$(PYTEST) --preset cloudhsm $(ARGS) $(if $(ARGS),|| test $$? = 5)
 
+.PHONY: rotation
+rotation: setup ## Rotate a key under load, over two processes, and prove that nothing was signed wrong.
+	@$(BIN)/python -m loadtest.rotation $(ARGS)
+
 .PHONY: ledger-rows
 ledger-rows: $(READY) ## Measure what a million rows cost the embedded ledger, beside a thousand.
 	@$(BIN)/python -m loadtest.ledger_rows $(ARGS)

@@ -1,0 +1,77 @@
+"""Rotates a key under load and proves that nothing went wrong: `python -m loadtest.rotation`; exit status 1 if it did.
+
+Half of the transactions come over HTTP, to both processes, and half in batches through the queue they share. Each
+signature is verified with the public key of the version it names, and that version is compared with the moment at
+which the transaction was claimed, as the audit log has it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from loadtest.rotation.load import Seen, run
+from loadtest.rotation.proof import prove
+from loadtest.rotation.stage import YOUNGER, Fleet, fleet
+from signer.demo.stack import Stack
+from signer.signatures import fingerprint
+from signer.verification import read_public_keys
+
+
+def main() -> None:
+    """Rotate, and print what came of it."""
+    parser = argparse.ArgumentParser(prog="rotation", description="Rotate a key under load.")
+    parser.add_argument("--rate", type=float, default=200.0, help="transactions a second")
+    parser.add_argument("--http-share", type=float, default=0.5, help="of them over HTTP, the rest in batches")
+    parser.add_argument("--before", type=float, default=30.0, help="seconds to the instant, start included")
+    parser.add_argument("--after", type=float, default=20.0, help="seconds of load after the instant")
+    arguments = parser.parse_args()
+    instant = datetime.now(UTC) + timedelta(seconds=arguments.before)
+    with tempfile.TemporaryDirectory(prefix="rotation") as name:
+        directory = Path(name)
+        with fleet(directory, instant) as running:
+            began = datetime.now(UTC)
+            if began >= instant:
+                sys.exit("the instant was over before both processes were ready: give a longer --before")
+            seen = run(running, arguments.rate, arguments.http_share, instant.timestamp() + arguments.after)
+            loaded_s = instant.timestamp() + arguments.after - began.timestamp()
+        keys = _keys(running.stacks[0])
+        report = prove(running, seen, {fingerprint(key): key for key in keys.values()})
+        report.problems += _late(running, seen, keys[YOUNGER])
+    report.figures["rate"] = f"{report.figures['transactions'] / loaded_s:.0f} transactions a second"
+    lines = [f"instant {instant.isoformat()}, load from {(instant - began).total_seconds():.1f} s before it"]
+    lines += [f"  {what}: {figure}" for what, figure in report.figures.items()]
+    lines += [f"WRONG: {problem}" for problem in report.problems]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.exit(1 if report.problems else 0)
+
+
+def _keys(stack: Stack) -> dict[str, RSAPublicKey]:
+    """Ask the HSM for the public key of each version, by label."""
+    command = [sys.executable, "-m", "signer", "keys", "attest", "--output", "json", "--config", str(stack.config)]
+    done = subprocess.run(  # noqa: S603 - our own
+        command, env=stack.environment, capture_output=True, check=True, timeout=60
+    )
+    attested = json.loads(done.stdout)
+    return {item["label"]: read_public_keys([item["public_key"].encode()])[item["fingerprint"]] for item in attested}
+
+
+def _late(running: Fleet, seen: Seen, younger: RSAPublicKey) -> list[str]:
+    """Name the processes whose key set did not have the younger version before the instant."""
+    if not any(seen.published.values()):
+        return []
+    at_s, wanted = running.instant.timestamp(), fingerprint(younger)
+    return [
+        f"{name}: not in the key set before the instant"
+        for name, keys in seen.published.items()
+        if keys.get(wanted, at_s) >= at_s
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Holds what came out against the audit logs: which version signed what, and when that was claimed."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from loadtest.rotation.load import Seen
+from loadtest.rotation.stage import ELDER, YOUNGER, Fleet
+from signer.audit.verification import verify_directory
+from signer.demo.stack import Stack
+from signer.verification import verify_document
+from signer.work import timestamp
+
+
+@dataclass
+class Side:
+    """What one process signed on one side of the instant."""
+
+    count: int = 0
+    nearest: str | None = None
+    """The claim next to the instant."""
+
+
+@dataclass
+class Report:
+    """What was proven, and what speaks against it."""
+
+    problems: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def prove(fleet: Fleet, seen: Seen, keys: Mapping[str, RSAPublicKey]) -> Report:
+    """Check everything that was signed; `keys` by fingerprint."""
+    report = Report()
+    report.problems += seen.errors
+    report.problems += [f"batch {batch_id} did not come out" for batch_id in sorted(seen.sent - seen.batches.keys())]
+    labels = _check_signatures(seen, keys, report)
+    claims = [claim for stack in fleet.stacks for claim in _check_log(stack, fleet, report)]
+    named = dict(claims)
+    report.problems += [
+        f"{audit_id} went out as {label}, the audit log says {named.get(audit_id)}"
+        for audit_id, label in labels.items()
+        if named.get(audit_id) != label
+    ]
+    report.figures |= {"transactions": len(labels), "by_version": dict(Counter(labels.values()))}
+    if set(labels.values()) != {ELDER, YOUNGER}:
+        report.problems.append("only one version signed")
+    return report
+
+
+def _check_signatures(seen: Seen, keys: Mapping[str, RSAPublicKey], report: Report) -> dict[str, str]:
+    """Verify every signature; gives the label each went out under, by audit id."""
+    documents = [json.dumps(item) for item in seen.signed]
+    documents += [body for bodies in seen.batches.values() for body in bodies]
+    labels: dict[str, str] = {}
+    for document in documents:
+        found = verify_document(document.encode(), keys)
+        report.problems += [f"{item.transaction_id}: {item.problem}" for item in found if item.problem is not None]
+        if len({item.key_label for item in found}) > 1:
+            report.problems.append(f"the batch of {found[0].transaction_id} has two versions")
+        labels |= {item.audit_id: item.key_label for item in found if item.audit_id and item.key_label}
+    return labels
+
+
+def _check_log(stack: Stack, fleet: Fleet, report: Report) -> Iterator[tuple[str, str]]:
+    """Compare the version of each signature with the moment of its claim; gives audit ids and labels."""
+    name, instant = stack.directory.name, timestamp(fleet.instant)
+    verification = verify_directory(stack.audit_directory)
+    if not verification.ok:
+        report.problems.append(f"{name}: {verification.problem}")
+    sides, resumed = {ELDER: Side(), YOUNGER: Side()}, 0
+    for record in _records(stack):
+        if record["operation"] == "key.rotated":
+            report.figures[f"{name}: rotated at"] = record["time"]
+        if record["operation"] != "sign" or record["outcome"] != "signed":
+            continue
+        label, claimed_at = record["key_label"], record.get("claimed_at")
+        yield record["audit_id"], label
+        if claimed_at is None:
+            resumed += 1
+            continue
+        if label != (YOUNGER if claimed_at >= instant else ELDER):
+            report.problems.append(f"{name}: {record['audit_id']} claimed {claimed_at}, signed with {label}")
+        side = sides[label]
+        side.count += 1
+        nearest = max if label == ELDER else min
+        side.nearest = claimed_at if side.nearest is None else nearest(side.nearest, claimed_at)
+    for label, side in sides.items():
+        report.figures[f"{name}: {label}"] = f"{side.count} signed, claim next to the instant {side.nearest}"
+    report.figures[f"{name}: taken over from before"] = resumed
+    if f"{name}: rotated at" not in report.figures:
+        report.problems.append(f"{name}: no record of the rotation")
+
+
+def _records(stack: Stack) -> Iterator[dict[str, Any]]:
+    for file in sorted(stack.audit_directory.glob("*.jsonl")):
+        with file.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)

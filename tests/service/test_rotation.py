@@ -1,0 +1,105 @@
+"""A key is rotated as operators do it: planned in the settings, looked at, and changed at its moment."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from signer.demo.stack import KEY_LABEL, Emulator, Stack, Token, provision
+from tests.service.running import audit_records, ready, running, sign, until
+
+ROOT = Path(__file__).parents[2]
+YOUNGER = "demo-settlement-key-2029"
+Plan = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
+    """A token with two versions of the key."""
+    return provision(tmp_path_factory.mktemp("rotation") / "token", keys=(KEY_LABEL, YOUNGER))
+
+
+@pytest.fixture
+def stack(tmp_path: Path, emulator: Emulator, token: Token) -> Stack:
+    """No plan yet."""
+    return Stack(tmp_path, emulator, token)
+
+
+def plan(stack: Stack, active_from: datetime, label: str = YOUNGER) -> None:
+    """Let another version sign from that moment on."""
+    versions = f'versions = [{{label = "{KEY_LABEL}"}}, {{label = "{label}", active_from = {active_from.isoformat()}}}]'
+    text = stack.config.read_text(encoding="utf-8")
+    assert f'label = "{KEY_LABEL}"' in text
+    stack.config.write_text(text.replace(f'label = "{KEY_LABEL}"', versions), encoding="utf-8")
+
+
+def rotation(stack: Stack) -> tuple[int, list[dict[str, Any]]]:
+    """What `signer keys rotation` says, and its exit status."""
+    command = [sys.executable, "-m", "signer", "keys", "rotation", "--output", "json", "--config", str(stack.config)]
+    done = subprocess.run(command, env=stack.environment, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_the_plan_and_what_is_ready(stack: Stack) -> None:
+    """Every version with its moment, its state and whether it passes its checks; beside a running service too."""
+    plan(stack, datetime(2029, 1, 1, tzinfo=UTC))
+    with running(stack):
+        status, (elder, younger) = rotation(stack)
+    assert status == 0
+    assert (elder["label"], elder["state"], elder["ready"]) == (KEY_LABEL, "active", "yes")
+    assert (younger["label"], younger["state"], younger["ready"]) == (YOUNGER, "upcoming", "yes")
+    assert younger["active_from"] == "2029-01-01T00:00:00.000000Z"
+    assert elder["fingerprint"] != younger["fingerprint"]
+
+
+def test_after_its_moment_the_elder_is_retired(stack: Stack) -> None:
+    """The same plan, looked at later."""
+    plan(stack, datetime(2025, 1, 1, tzinfo=UTC))
+    status, rows = rotation(stack)
+    assert (status, [row["state"] for row in rows]) == (0, ["retired", "active"])
+
+
+def test_a_version_that_is_absent_keeps_the_elder_signing(stack: Stack) -> None:
+    """The command says so with status 1; the service is ready, signs with the elder, and warns in three places."""
+    plan(stack, datetime(2025, 1, 1, tzinfo=UTC), label="absent")
+    status, rows = rotation(stack)
+    assert (status, [row["state"] for row in rows]) == (1, ["active", "upcoming"])
+    assert rows[1]["ready"].startswith("NO: key settlement (label absent): found no private keys")
+    with running(stack):
+        assert ready(stack)
+        assert sign(stack, "T").json()["signature"]["key_label"] == KEY_LABEL
+        (warning,) = httpx.get(f"{stack.http_url}/readyz").json()["warnings"]
+        assert "version absent was to sign from 2025-01-01T00:00:00.000000Z" in warning
+        metrics = httpx.get(f"{stack.http_url}/metrics").text
+        assert 'signer_key_rotation_overdue{key="settlement"} 1.0' in metrics
+        until(lambda: "key.overdue" in {item["operation"] for item in audit_records(stack)}, "a record")
+
+
+def test_a_running_service_changes_at_the_moment(stack: Stack) -> None:
+    """Without a restart; the answer names the version, and the audit log tells of the change."""
+    instant = datetime.now(UTC) + timedelta(seconds=15)
+    plan(stack, instant)
+    with running(stack):
+        first = sign(stack, "T-1").json()["signature"]
+        assert first["key_label"] == KEY_LABEL, "the machine is too slow: the service was up after the instant only"
+        until(lambda: datetime.now(UTC) >= instant, "the instant")
+        later = sign(stack, "T-2").json()["signature"]
+        assert later["key_label"] == YOUNGER
+        assert sign(stack, "T-1").json()["signature"] == first
+        until(lambda: "key.rotated" in {item["operation"] for item in audit_records(stack)}, "a record")
+    (record,) = [item for item in audit_records(stack) if item["operation"] == "key.rotated"]
+    assert (record["key_label"], record["key_fingerprint"]) == (YOUNGER, later["key_fingerprint"])
+
+
+def test_two_processes_rotate_under_load() -> None:
+    """The program behind `make rotation`, shorter and with less load: it finds nothing wrong."""
+    command = [sys.executable, "-m", "loadtest.rotation", "--before", "25", "--after", "4", "--rate", "60"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rotated at" in done.stdout
