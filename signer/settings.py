@@ -106,6 +106,8 @@ class HttpSettings(Section):
     """Beyond it a connection is answered 503 and closed; at least 128 file descriptors must remain."""
     max_in_flight: int = Field(default=64, ge=1, le=4096)
     """Signing requests admitted at once; the next is answered 503."""
+    max_batch_transactions: int = Field(default=500, ge=1, le=500)
+    """In one request to `/v1/sign-batch`; so many share one durable commit."""
 
     tls: TlsSettings | None = None
     proxy: ProxySettings | None = None

@@ -85,36 +85,15 @@ def parse_batch(body: bytes, max_transactions: int) -> SettlementBatch:
         document = strict_json.parse(body)
     except InvalidInputError as error:
         raise BatchRefusedError(error) from None
-    batch_id = _identifier_or_none(document.get("batch_id")) if isinstance(document, dict) else None
+    batch_id = identifier_or_none(document.get("batch_id")) if isinstance(document, dict) else None
     try:
         transactions = _transactions_of(document, max_transactions)
-        key_alias = _identifier(document, "key")
-        algorithm = _algorithm_of(document)
+        key_alias = identifier(document, "key")
+        algorithm = algorithm_of(document)
     except InvalidInputError as error:
         raise BatchRefusedError(error, batch_id, _refuse_all(document, error)) from None
     requests = _requests_of(transactions, key_alias, algorithm, batch_id)
     return SettlementBatch(document["batch_id"], requests, form_of(document))
-
-
-def parse_request(body: bytes, stand_in_id: str) -> SigningRequest:
-    """Read the body of one synchronous signing request; raises a subclass of `InvalidInputError`.
-
-    `stand_in_id` takes the place of a transaction id that is not given.
-    """
-    document = strict_json.parse(body)
-    if not isinstance(document, dict):
-        msg = "the request is not a JSON object"
-        raise InvalidInputError(msg)
-    _only_members(document, {"key", "transaction_id", "algorithm", *CONTENTS})
-    named = "transaction_id" in document
-    return SigningRequest(
-        key_alias=_identifier(document, "key"),
-        transaction_id=_identifier(document, "transaction_id") if named else stand_in_id,
-        digest=transaction_digest(document, CONTENTS),
-        algorithm=_algorithm_of(document),
-        names_transaction=named,
-        content=_content_of(document),
-    )
 
 
 def transaction_digest(transaction: Mapping[str, Any], allowed: Sequence[str] = _CONTENT_MEMBERS) -> bytes:
@@ -143,7 +122,8 @@ def decode_base64(text: object, name: str) -> bytes:
     raise InvalidBase64Error(msg)
 
 
-def _content_of(transaction: Mapping[str, Any]) -> str:
+def content_of(transaction: Mapping[str, Any]) -> str:
+    """Name the member of `CONTENTS` that a transaction carries; it must carry one."""
     return next(name for name in CONTENTS if name in transaction)
 
 
@@ -168,8 +148,8 @@ def _transactions_of(document: object, max_transactions: int) -> list[Any]:
     if document.get("schema") != BATCH_SCHEMA:
         msg = f"unknown schema; expected {BATCH_SCHEMA}"
         raise UnknownSchemaError(msg)
-    _only_members(document, _BATCH_MEMBERS)
-    _identifier(document, "batch_id")
+    only_members(document, _BATCH_MEMBERS)
+    identifier(document, "batch_id")
     transactions = document.get("transactions")
     if not isinstance(transactions, list):
         msg = "`transactions` is not an array"
@@ -210,13 +190,13 @@ def _request_of(
     if not isinstance(transaction, dict):
         msg = "a transaction is not a JSON object"
         raise InvalidTransactionError(msg)
-    _only_members(transaction, {"transaction_id", *_CONTENT_MEMBERS})
-    transaction_id = _identifier(transaction, "transaction_id")
+    only_members(transaction, {"transaction_id", *_CONTENT_MEMBERS})
+    transaction_id = identifier(transaction, "transaction_id")
     if counts[transaction_id] > 1:
         msg = "the batch names this transaction_id more than once"
         raise DuplicateTransactionError(msg)
     digest = transaction_digest(transaction)
-    return SigningRequest(key_alias, transaction_id, digest, algorithm, content=_content_of(transaction))
+    return SigningRequest(key_alias, transaction_id, digest, algorithm, content=content_of(transaction))
 
 
 def _refuse_all(document: object, error: SignerError) -> list[Refusal]:
@@ -230,28 +210,32 @@ def _error_or(item: object, otherwise: SignerError) -> SignerError:
     return item if isinstance(item, SignerError) else otherwise
 
 
-def _algorithm_of(document: Mapping[str, Any]) -> Algorithm:
+def algorithm_of(document: Mapping[str, Any]) -> Algorithm:
+    """Give the algorithm that `document` names, or the default where it names none; raises `UnknownAlgorithmError`."""
     return algorithm_named(document["algorithm"]) if "algorithm" in document else DEFAULT_ALGORITHM
 
 
-def _only_members(document: Mapping[str, Any], allowed: set[str] | frozenset[str]) -> None:
+def only_members(document: Mapping[str, Any], allowed: set[str] | frozenset[str]) -> None:
+    """Refuse members that are not `allowed`; raises `InvalidInputError`."""
     # A member nobody signs would travel on beside a signature and look signed.
     if not allowed.issuperset(document):
         msg = f"an unknown member stands beside the known ones ({', '.join(sorted(allowed))})"
         raise InvalidInputError(msg)
 
 
-def _identifier(document: Mapping[str, Any], name: str) -> str:
-    value = _identifier_or_none(document.get(name))
+def identifier(document: Mapping[str, Any], name: str) -> str:
+    """Give the member `name`, which must be an identifier; raises `InvalidInputError`."""
+    value = identifier_or_none(document.get(name))
     if value is None:
         msg = f"`{name}` is not an identifier: {_IDENTIFIER_RULE}"
         raise InvalidInputError(msg)
     return value
 
 
-def _identifier_or_none(value: object) -> str | None:
+def identifier_or_none(value: object) -> str | None:
+    """Give `value` if it is an identifier."""
     return value if isinstance(value, str) and _IDENTIFIER.fullmatch(value) else None
 
 
 def _transaction_id_or_none(transaction: object) -> str | None:
-    return _identifier_or_none(transaction.get("transaction_id")) if isinstance(transaction, dict) else None
+    return identifier_or_none(transaction.get("transaction_id")) if isinstance(transaction, dict) else None

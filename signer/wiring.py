@@ -32,6 +32,7 @@ from signer.hsm.key_versions import KeyVersions
 from signer.hsm.keyring import HsmKeyRing, Limits
 from signer.hsm.latch import Latch
 from signer.hsm.module import Module, crypto_user_of
+from signer.inquiries import Inquiries
 from signer.metrics import Metrics
 from signer.policy import Grant, policy_of
 from signer.policy_watch import PolicySource, PolicyWatch
@@ -163,6 +164,7 @@ class _Core:
     """What both entrances stand on."""
 
     service: SigningService
+    inquiries: Inquiries
     readiness: Readiness
     audit: FileAuditLog
     ledger: Ledger
@@ -188,7 +190,8 @@ def _open_core(settings: Settings, logger: logs.Logger) -> Iterator[_Core]:
         readiness.also_prove("audit log", lambda: None, lambda: audit.healthy)
         readiness.heed(watch.warnings)
         readiness.heed(key_ring.warnings)
-        yield _Core(service, readiness, audit, ledger, metrics, watch)
+        inquiries = Inquiries(key_ring, audit, utc_now)
+        yield _Core(service, inquiries, readiness, audit, ledger, metrics, watch)
 
 
 def _run(core: _Core, settings: Settings, logger: logs.Logger) -> bool:
@@ -240,6 +243,7 @@ def _build_api(
     credentials = stack.enter_context(opened)
     parts = Parts(
         core.service,
+        core.inquiries,
         core.readiness,
         credentials.authenticator,
         core.metrics,

@@ -26,6 +26,8 @@ class Refused:
     """No signature, and why."""
 
     error: SignerError
+    audit_id: str | None = None
+    """Of the record that tells of it, if there is one."""
 
 
 Outcome = Signed | Refused
@@ -44,6 +46,7 @@ class Work:
     signature: Signature | None = None
     replayed: bool = False
     completed: bool = False
+    audit_id: str | None = None
     error: SignerError | None = None
 
     @property
@@ -102,6 +105,7 @@ class Work:
 
     def attach_signature(self, signed_at: str, audit_id: str) -> None:
         """Make the verified and audited answer of the HSM the signature that is kept and released."""
+        self.audit_id = audit_id
         if self.error is not None or self.key is None or self.raw is None:
             return
         self.signature = Signature(
@@ -119,7 +123,7 @@ class Work:
         """Give what the caller learns."""
         if self.error is None and self.signature is not None:
             return Signed(self.signature, self.replayed)
-        return Refused(self.error or UnavailableError("the transaction was not signed"))
+        return Refused(self.error or UnavailableError("the transaction was not signed"), self.audit_id)
 
     def audit_entry(self, origin: Origin, now: str) -> AuditEntry:
         """Describe what happened, for the auditor who asks what signed this."""

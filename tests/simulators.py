@@ -29,6 +29,7 @@ from signer.errors import (
     SignerError,
     UnknownKeyError,
 )
+from signer.inquiries import Inquiries
 from signer.metrics import Metrics
 from signer.policy import Grant, policy_of
 from signer.ports import (
@@ -83,6 +84,8 @@ class SimulatedKeyRing(Holdable):
         self._lock = threading.Lock()
         self.distrusted: list[RawSignature] = []
         self.trusted: list[RawSignature] = []
+        self.troubles: tuple[str, ...] = ()
+        """What `problems` gives."""
         self.incidents: list[AuditEntry] = []
         """What the next `take_incidents` gives."""
         self.signed: list[SignTask] = []
@@ -135,7 +138,7 @@ class SimulatedKeyRing(Holdable):
             version.not_ready = error.message
 
     def problems(self) -> tuple[str, ...]:
-        return ()
+        return self.troubles
 
     def check_keys(self) -> None:
         return
@@ -320,6 +323,11 @@ class Simulation:
         return SigningService(
             self.key_ring, self.ledger, self.audit, self.authority, self.metrics, lambda: datetime.now(UTC)
         )
+
+    @functools.cached_property
+    def inquiries(self) -> Inquiries:
+        """What signs nothing."""
+        return Inquiries(self.key_ring, self.audit, lambda: datetime.now(UTC))
 
 
 def simulate(callers_by_key: Mapping[str, frozenset[str]], *, require_transaction_id: bool = True) -> Simulation:

@@ -17,13 +17,16 @@ from starlette.types import Lifespan
 
 from signer import __version__, strict_json
 from signer.api import openapi
+from signer.api.batch import BatchEndpoint
 from signer.api.body import MEDIA_TYPE
 from signer.api.errors import NotReadyError
 from signer.api.frame import Frame, request_id_of
-from signer.api.keys import describe, find_key, keys_by_alias, public_key_response
+from signer.api.intake import Intake
+from signer.api.keys import KeyEndpoints
 from signer.api.parts import Parts
 from signer.api.problems import UNKNOWN_PROBLEM, Problem
 from signer.api.sign import SignEndpoint
+from signer.api.verify import VerifyEndpoint
 from signer.errors import InvalidInputError, SignerError
 from signer.metrics import Metrics
 from signer.readiness import Readiness
@@ -45,19 +48,30 @@ class RawRoute(APIRoute):
 
 def create_app(parts: Parts) -> FastAPI:
     """Build the application; it owns threads from its first request to the end of its lifespan."""
-    signing = SignEndpoint(parts)
+    intake = Intake(parts)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
-        signing.close()
+        intake.close()
 
     app = _bare_app(parts, lifespan, any_host=parts.settings.authenticates)
-    app.add_api_route("/v1/sign", signing.sign, methods=["POST"], **openapi.SIGN)
-    _add_key_routes(app, parts)
+    max_items = parts.settings.max_batch_transactions
+    app.add_api_route("/v1/sign", SignEndpoint(parts, intake).sign, methods=["POST"], **openapi.SIGN)
+    app.add_api_route(
+        "/v1/sign-batch", BatchEndpoint(parts, intake).sign, methods=["POST"], **openapi.sign_batch(max_items)
+    )
+    app.add_api_route("/v1/verify", VerifyEndpoint(parts, intake).verify, methods=["POST"], **openapi.VERIFY)
+    _add_key_routes(app, KeyEndpoints(parts))
     if parts.settings.health is None:
         _add_operator_routes(app, parts.readiness, parts.metrics)
+    _describe(app, authenticates=parts.settings.authenticates)
     return app
+
+
+def _describe(app: FastAPI, *, authenticates: bool) -> None:
+    # FastAPI caches its document; once complete, it is served as it is.
+    app.openapi_schema = openapi.complete(app.openapi(), app.routes, authenticates=authenticates)
 
 
 def create_health_app(parts: Parts) -> FastAPI:
@@ -89,20 +103,11 @@ def _bare_app(parts: Parts, lifespan: Lifespan[FastAPI] | None, *, any_host: boo
     return app
 
 
-def _add_key_routes(app: FastAPI, parts: Parts) -> None:
-    service = parts.service
-
-    async def list_keys(request: Request) -> Response:
-        parts.authenticator.caller_of(request)
-        return _json({"keys": [describe(key) for key in keys_by_alias(service).values()]})
-
-    async def get_public_key(request: Request) -> Response:
-        parts.authenticator.caller_of(request)
-        key = find_key(service, request.path_params["alias"])
-        return public_key_response(key, request.headers.get("accept", ""))
-
-    app.add_api_route("/v1/keys", list_keys, **openapi.LIST_KEYS)
-    app.add_api_route("/v1/keys/{alias}/public-key", get_public_key, **openapi.GET_PUBLIC_KEY)
+def _add_key_routes(app: FastAPI, keys: KeyEndpoints) -> None:
+    app.add_api_route("/v1/keys", keys.list_keys, **openapi.LIST_KEYS)
+    app.add_api_route("/v1/keys/{alias}", keys.get_key, **openapi.GET_KEY)
+    app.add_api_route("/v1/keys/{alias}/public-key", keys.get_public_key, **openapi.GET_PUBLIC_KEY)
+    app.add_api_route("/.well-known/jwks.json", keys.get_key_set, **openapi.GET_KEY_SET)
 
 
 def _add_operator_routes(app: FastAPI, readiness: Readiness, metrics: Metrics) -> None:

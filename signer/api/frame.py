@@ -84,7 +84,7 @@ class _Answer:
 
     def _complete(self, headers: MutableHeaders, status: int) -> None:
         headers[REQUEST_ID_HEADER] = self.request_id
-        headers["Cache-Control"] = "no-store"
+        headers.setdefault("Cache-Control", "no-store")
         headers["X-Content-Type-Options"] = "nosniff"
         # The rest of a body that was refused half-way may be endless; the server would go on reading it.
         streaming = any(name == b"transfer-encoding" for name, _ in self._scope["headers"])

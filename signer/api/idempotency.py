@@ -14,11 +14,11 @@ REPLAYED_HEADER: Final = "Idempotency-Replayed"
 _KEY: Final = re.compile(r'"([!#-\[\]-~]{1,128})"|([!#-\[\]-~]{1,128})')
 
 
-def stand_in_id(values: Sequence[str], caller: str) -> str:
+def stand_in_id(values: Sequence[str], caller: str, index: int | None = None) -> str:
     """Give an id that no caller can name as a transaction (it begins with `~`).
 
-    The same for each request of `caller` with the same `Idempotency-Key` (the header's `values`), and never the same
-    without one. Raises `InvalidInputError`.
+    The same for each request of `caller` with the same `Idempotency-Key` (the header's `values`), and for each item of
+    a batch with the same `index`; never the same without a key. Raises `InvalidInputError`.
     """
     if not values:
         return f"~once:{uuid.uuid4().hex}"
@@ -27,4 +27,5 @@ def stand_in_id(values: Sequence[str], caller: str) -> str:
         msg = f"{HEADER} is not one string of 1 to 128 visible ASCII characters without quotes and backslashes"
         raise InvalidInputError(msg)
     # Hashed with its caller: what a client makes up is neither stored nor shared between clients.
-    return "~key:" + hashlib.sha256(f"{caller}\n{match[1] or match[2]}".encode()).hexdigest()
+    name = f"{caller}\n{match[1] or match[2]}" + ("" if index is None else f"\n{index}")
+    return "~key:" + hashlib.sha256(name.encode()).hexdigest()

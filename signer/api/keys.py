@@ -1,47 +1,99 @@
-"""The keys as callers see them: a list, and public keys as PEM or JWK."""
+"""The keys as callers see them: what an alias stands for, and public keys as PEM, JWK and JWK Set."""
 
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from signer import strict_json
 from signer.api.body import MEDIA_TYPE
-from signer.errors import UnknownKeyError
-from signer.ports import SigningKey
+from signer.api.caching import cached_response
+from signer.api.parts import Parts
+from signer.errors import UnavailableError
+from signer.ports import KeyVersion, SigningKey, VersionState
 from signer.signatures import ALGORITHMS, public_jwk, public_key_pem
-from signer.signing import SigningService
+from signer.work import timestamp
 
 PEM_MEDIA_TYPE: Final = "application/x-pem-file"
 JWK_MEDIA_TYPE: Final = "application/jwk+json"
+JWK_SET_MEDIA_TYPE: Final = "application/jwk-set+json"
+JWKS_MAX_AGE_S: Final = 300
+"""How long others may go on with what they have; a new version is announced longer before it signs."""
 _VARY: Final = {"Vary": "Accept"}
 
 
-def keys_by_alias(service: SigningService) -> dict[str, SigningKey]:
-    """Give the configured keys; they are in memory, the HSM is not asked."""
-    keys = service.keys()
-    return {key.alias: key for key in keys}
+class KeyEndpoints:
+    """Answers from memory, on the event loop; the HSM is not asked."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._inquiries = parts.inquiries
+        self._authenticator = parts.authenticator
+
+    async def list_keys(self, request: Request) -> Response:
+        """Describe every key."""
+        self._authenticator.caller_of(request)
+        described = [self._describe(alias) for alias in self._inquiries.aliases()]
+        return Response(strict_json.dumps({"keys": described}), media_type=MEDIA_TYPE)
+
+    async def get_key(self, request: Request) -> Response:
+        """Describe one key."""
+        self._authenticator.caller_of(request)
+        return Response(strict_json.dumps(self._describe(request.path_params["alias"])), media_type=MEDIA_TYPE)
+
+    async def get_public_key(self, request: Request) -> Response:
+        """Give the public key that signs now."""
+        self._authenticator.caller_of(request)
+        version = _active(self._inquiries.key_versions(request.path_params["alias"]))
+        if version is None or version.key is None:
+            msg = "no version of this key may sign now"
+            raise UnavailableError(msg)
+        return _public_key_response(version.key, request.headers.get("accept", ""))
+
+    async def get_key_set(self, request: Request) -> Response:
+        """Give every public key that signs, is about to, or did; to whoever asks."""
+        versions = [version for alias in self._inquiries.aliases() for version in self._inquiries.key_versions(alias)]
+        body = strict_json.dumps({"keys": list(_jwks(versions))})
+        return cached_response(request, body, JWK_SET_MEDIA_TYPE, JWKS_MAX_AGE_S)
+
+    def _describe(self, alias: str) -> dict[str, Any]:
+        versions = self._inquiries.key_versions(alias)
+        active = _active(versions)
+        return {
+            "alias": alias,
+            "label": active.label if active is not None else None,
+            "fingerprint": active.fingerprint if active is not None else None,
+            "algorithms": [{"name": algorithm.name, "jose": algorithm.jose} for algorithm in ALGORITHMS.values()],
+            "versions": [_describe_version(version) for version in versions],
+        }
 
 
-def find_key(service: SigningService, alias: str) -> SigningKey:
-    """Give one key; raises `UnknownKeyError`."""
-    try:
-        return keys_by_alias(service)[alias]
-    except KeyError:
-        msg = "no key with this alias is configured"
-        raise UnknownKeyError(msg) from None
+def _active(versions: Sequence[KeyVersion]) -> KeyVersion | None:
+    return next((version for version in versions if version.state is VersionState.ACTIVE), None)
 
 
-def describe(key: SigningKey) -> dict[str, Any]:
-    """Say which key it is and what it signs with."""
+def _describe_version(version: KeyVersion) -> dict[str, Any]:
     return {
-        "alias": key.alias,
-        "label": key.label,
-        "fingerprint": key.fingerprint,
-        "algorithms": [{"name": algorithm.name, "jose": algorithm.jose} for algorithm in ALGORITHMS.values()],
+        "label": version.label,
+        "fingerprint": version.fingerprint,
+        "state": version.state.value,
+        "active_from": _moment(version.active_from),
+        "verify_until": _moment(version.verify_until),
     }
 
 
-def public_key_response(key: SigningKey, accept: str) -> Response:
+def _moment(moment: datetime | None) -> str | None:
+    return timestamp(moment) if moment is not None else None
+
+
+def _jwks(versions: Iterable[KeyVersion]) -> Iterable[dict[str, str]]:
+    # Two aliases may stand for one key; a verifier wants each `kid` once.
+    keys = {version.key.fingerprint: version.key for version in versions if version.key is not None}
+    return (public_jwk(key.public_key, fingerprint) for fingerprint, key in keys.items())
+
+
+def _public_key_response(key: SigningKey, accept: str) -> Response:
     """Give the public key as JWK (RFC 7517) to whoever names JSON in `Accept`, and as PEM to everyone else."""
     named = {item.partition(";")[0].strip().lower() for item in accept.split(",")}
     if named.isdisjoint({MEDIA_TYPE, JWK_MEDIA_TYPE}):

@@ -1,89 +1,29 @@
 """What the routes say about themselves in `/openapi.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.routing import BaseRoute
 
-from signer.api import idempotency
+from signer.api import examples, idempotency, schemas
 from signer.api.body import MEDIA_TYPE
-from signer.api.keys import JWK_MEDIA_TYPE, PEM_MEDIA_TYPE
+from signer.api.examples import Examples
+from signer.api.keys import JWK_MEDIA_TYPE, JWK_SET_MEDIA_TYPE, PEM_MEDIA_TYPE
 from signer.api.problems import PROBLEM_MEDIA_TYPE
-from signer.ports import Signature
-from signer.signatures import ALGORITHMS, DEFAULT_ALGORITHM
 
+Operation = dict[str, Any]
 
-class SignAnswer(BaseModel):
-    """A released signature; the same to the last byte whenever the same transaction is asked for again."""
-
-    transaction_id: str | None = None
-    """Absent where the request named none."""
-    signature: Signature
-
-
-class AlgorithmAnswer(BaseModel):
-    """An algorithm under its KMS name and its JOSE name."""
-
-    name: str
-    jose: str
-
-
-class KeyAnswer(BaseModel):
-    """A key, as callers may know it."""
-
-    alias: str
-    label: str
-    fingerprint: str
-    algorithms: list[AlgorithmAnswer]
-
-
-class KeysAnswer(BaseModel):
-    """Every key."""
-
-    keys: list[KeyAnswer]
-
-
-class ReadyAnswer(BaseModel):
-    """The service can sign."""
-
-    ready: bool
-    problems: list[str]
-    warnings: list[str]
-
-
-class Problem(BaseModel):
-    """RFC 9457 problem document; `code` is stable, `retryable` says whether the same request may succeed later."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    retryable: bool
-    request_id: str
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    content = {PROBLEM_MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
-    return {int(status): {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
-
-
-def _example(**content: Any) -> dict[str, Any]:
-    return {"value": {"key": "settlement", "transaction_id": "TXN-000001", **content}}
-
-
-_IDENTIFIER: Final = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"}
-_TRANSACTION_ID: Final = (
-    "Signed once: for ever bound to what it signed first. A key may be set to do without; `Idempotency-Key` then makes "
-    "a request one that can be sent again."
-)
-_IDEMPOTENCY_KEY: Final = {
-    "name": idempotency.HEADER,
-    "in": "header",
-    "required": False,
-    "description": "Stands in for a `transaction_id` that is not given; each caller has its own.",
-    "schema": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,128}$"},
+# A request that is none, a Host that is not ours, a defect, too many connections.
+_ANYWHERE: Final = (400, 421, 500, 503)
+_WITH_BODY: Final = (408, 413, 415)
+_SIGNING: Final = (401, 403, 404, 409, 429, *_WITH_BODY, 502, 504)
+_HEADERS: Final[Mapping[int, Any]] = {
+    401: {"WWW-Authenticate": {"description": "How one may authenticate.", "schema": {"type": "string"}}},
+    429: {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}},
+    503: {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}},
 }
 _REPLAYED: Final = {
     idempotency.REPLAYED_HEADER: {
@@ -91,64 +31,173 @@ _REPLAYED: Final = {
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
-_SIGN_REQUEST: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "required": ["key"],
-    "additionalProperties": False,
-    "properties": {
-        "key": {**_IDENTIFIER, "description": "The key's alias."},
-        "transaction_id": {**_IDENTIFIER, "description": _TRANSACTION_ID},
-        "algorithm": {"type": "string", "enum": list(ALGORITHMS), "default": DEFAULT_ALGORITHM.name},
-        "message": {"type": ["object", "array"], "description": "JSON; its RFC 8785 form is signed."},
-        "payload": {"type": "string", "contentEncoding": "base64", "minLength": 4},
-        "digest": {"type": "string", "contentEncoding": "base64", "minLength": 44, "maxLength": 44},
-    },
-    "oneOf": [{"required": ["message"]}, {"required": ["payload"]}, {"required": ["digest"]}],
+_CACHED: Final = {
+    "ETag": {"description": "Names this very answer.", "schema": {"type": "string"}},
+    "Cache-Control": {"description": "How long it may be kept.", "schema": {"type": "string"}},
 }
-_SIGN_EXAMPLES: Final = {
-    "message": _example(message={"amount": "1250.00", "currency": "EUR"}),
-    "payload": _example(payload="PD94bWwgdmVyc2lvbj0iMS4wIj8+"),
-    "digest": _example(digest="47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", algorithm="RSASSA_PSS_SHA_256"),
+_IDEMPOTENCY_KEY: Final = {
+    "name": idempotency.HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Stands in for a `transaction_id` that is not given; each caller has its own.",
+    "schema": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,128}$"},
 }
+_IF_NONE_MATCH: Final = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` of what one has already.",
+    "schema": {"type": "string"},
+}
+_ALIAS: Final = {
+    "name": "alias",
+    "in": "path",
+    "required": True,
+    "description": "The key's alias.",
+    "schema": schemas.IDENTIFIER,
+    "example": "settlement",
+}
+SECURITY_SCHEMES: Final = {
+    "mutualTLS": {"type": "mutualTLS", "description": "A client certificate, shown to the service or to its balancer."},
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An OAuth 2 access token."},
+}
+_CREDENTIALS: Final[list[dict[str, list[str]]]] = [{"mutualTLS": []}, {"bearer": []}, {"mutualTLS": [], "bearer": []}]
 
-SIGN: Final[dict[str, Any]] = {
-    "operation_id": "sign",
-    "summary": "Sign one transaction",
-    "responses": {
-        200: {"model": SignAnswer, "headers": _REPLAYED},
-        **_problems(400, 401, 403, 404, 408, 409, 413, 415, 421, 429, 500, 502, 503, 504),
-    },
-    "openapi_extra": {
-        "parameters": [_IDEMPOTENCY_KEY],
-        "requestBody": {
-            "required": True,
-            "content": {MEDIA_TYPE: {"schema": _SIGN_REQUEST, "examples": _SIGN_EXAMPLES}},
+
+def _operation(
+    name: str, summary: str, answer: Mapping[str, Any], example: Examples, statuses: Iterable[int], **more: Any
+) -> Operation:
+    """Describe an operation: `answer` is the content of its 200, `more` goes into the document as it is."""
+    headers = more.pop("headers", {})
+    content = {media_type: {"schema": schema, **_answers(example, 200)} for media_type, schema in answer.items()}
+    known = sorted({*statuses, *_ANYWHERE})
+    return {
+        "operation_id": name,
+        "summary": summary,
+        "response_description": "Done",
+        "responses": {
+            200: {"description": "Done", "headers": headers, "content": content},
+            **{status: _problem(status, example) for status in known},
         },
-    },
-}
-LIST_KEYS: Final[dict[str, Any]] = {
-    "operation_id": "listKeys",
-    "summary": "List the keys",
-    "responses": {200: {"model": KeysAnswer}, **_problems(400, 401, 503)},
-}
-GET_PUBLIC_KEY: Final[dict[str, Any]] = {
-    "operation_id": "getPublicKey",
-    "summary": "Get a public key, as PEM or (by `Accept`) as JWK",
-    "responses": {
-        200: {"description": "The key", "content": {PEM_MEDIA_TYPE: {"schema": {"type": "string"}},
-                                                    JWK_MEDIA_TYPE: {"schema": {"type": "object"}}}},
-        **_problems(400, 401, 404, 503),
-    },
-    "openapi_extra": {"parameters": [{"name": "alias", "in": "path", "required": True, "schema": {"type": "string"}}]},
-}  # fmt: skip
-LIVE: Final[dict[str, Any]] = {"operation_id": "live", "summary": "Does the process answer?"}
-READY: Final[dict[str, Any]] = {
-    "operation_id": "ready",
-    "summary": "Can it sign?",
-    "responses": {200: {"model": ReadyAnswer}, **_problems(503)},
-}
-METRICS: Final[dict[str, Any]] = {
-    "operation_id": "metrics",
-    "summary": "Metrics in Prometheus' text format",
-    "responses": {200: {"description": "Metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}},
-}
+        "openapi_extra": more,
+    }
+
+
+def _problem(status: int, example: Examples) -> dict[str, Any]:
+    content = {PROBLEM_MEDIA_TYPE: {"schema": schemas.reference(schemas.Problem), **_answers(example, status)}}
+    return {"description": HTTPStatus(status).phrase, "headers": _HEADERS.get(status, {}), "content": content}
+
+
+def _answers(example: Examples, status: int) -> dict[str, Any]:
+    found = {
+        name: {"summary": item.summary, "value": item.answer} for name, item in example.items() if item.status == status
+    }
+    return {"examples": found} if found else {}
+
+
+def _json(answer: type[BaseModel], media_type: str = MEDIA_TYPE) -> dict[str, Any]:
+    return {media_type: schemas.reference(answer)}
+
+
+def _body(schema: schemas.Schema, example: Examples) -> dict[str, Any]:
+    named = {name: {"summary": item.summary, "value": item.request} for name, item in example.items()}
+    return {"required": True, "content": {MEDIA_TYPE: {"schema": schema, "examples": named}}}
+
+
+SIGN: Final = _operation(
+    "sign",
+    "Sign one transaction",
+    _json(schemas.SignAnswer),
+    examples.SIGN,
+    _SIGNING,
+    tags=["Signing"],
+    headers=_REPLAYED,
+    parameters=[_IDEMPOTENCY_KEY],
+    requestBody=_body(schemas.SIGN_REQUEST, examples.SIGN),
+)
+
+
+def sign_batch(max_items: int) -> Operation:
+    """Describe the signing of batches of up to so many transactions."""
+    return _operation(
+        "signBatch",
+        "Sign many transactions; each is answered for itself",
+        _json(schemas.BatchAnswer),
+        examples.SIGN_BATCH,
+        _SIGNING,
+        tags=["Signing"],
+        parameters=[_IDEMPOTENCY_KEY],
+        requestBody=_body(schemas.sign_batch_request(max_items), examples.SIGN_BATCH),
+    )
+
+
+VERIFY: Final = _operation(
+    "verify",
+    "Is this signature valid?",
+    _json(schemas.VerifyAnswer),
+    examples.VERIFY,
+    (401, 404, *_WITH_BODY, 504),
+    tags=["Signing"],
+    requestBody=_body(schemas.VERIFY_REQUEST, examples.VERIFY),
+)
+LIST_KEYS: Final = _operation(
+    "listKeys", "List the keys", _json(schemas.KeysAnswer), examples.LIST_KEYS, (401,), tags=["Keys"]
+)
+GET_KEY: Final = _operation(
+    "getKey",
+    "Describe a key and its versions",
+    _json(schemas.KeyAnswer),
+    examples.GET_KEY,
+    (401, 404),
+    tags=["Keys"],
+    parameters=[_ALIAS],
+)
+GET_PUBLIC_KEY: Final = _operation(
+    "getPublicKey",
+    "Get the public key that signs now, as PEM or (by `Accept`) as JWK",
+    {PEM_MEDIA_TYPE: {"type": "string"}, **_json(schemas.Jwk, JWK_MEDIA_TYPE)},
+    {},
+    (401, 404),
+    tags=["Keys"],
+    parameters=[_ALIAS],
+)
+GET_KEY_SET: Final = _operation(
+    "getKeySet",
+    "Get every public key that signs, is about to, or did and is still believed",
+    _json(schemas.JwkSet, JWK_SET_MEDIA_TYPE),
+    examples.GET_KEY_SET,
+    (),
+    tags=["Keys"],
+    headers=_CACHED,
+    parameters=[_IF_NONE_MATCH],
+    security=[],
+)
+GET_KEY_SET["responses"][304] = {"description": "The client's copy is the same", "headers": _CACHED}
+LIVE: Final = _operation(
+    "live", "Does the process answer?", _json(schemas.LiveAnswer), examples.LIVE, (), tags=["Operation"], security=[]
+)
+READY: Final = _operation(
+    "ready", "Can it sign?", _json(schemas.ReadyAnswer), examples.READY, (), tags=["Operation"], security=[]
+)
+METRICS: Final = _operation(
+    "metrics",
+    "Metrics in Prometheus' text format",
+    {"text/plain": {"type": "string"}},
+    {},
+    (),
+    tags=["Operation"],
+    security=[],
+)
+
+
+def complete(document: dict[str, Any], routes: Iterable[BaseRoute], *, authenticates: bool) -> dict[str, Any]:
+    """Add what the routes share: schemas, and how callers prove who they are if they have to."""
+    for route in routes:
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                # Once more as it was given: FastAPI takes out what is null, also where an example says null.
+                responses = {str(status): response for status, response in route.responses.items()}
+                document["paths"][route.path][method.lower()] |= {"responses": responses, **(route.openapi_extra or {})}
+    document["components"] = {"schemas": schemas.components(), "securitySchemes": SECURITY_SCHEMES}
+    document["security"] = _CREDENTIALS if authenticates else []
+    return document

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from signer.api.auth import Authenticator
+from signer.inquiries import Inquiries
 from signer.logs import Logger
 from signer.metrics import Metrics
 from signer.readiness import Readiness
@@ -15,6 +16,7 @@ class Parts:
     """The parts of the service that HTTP reaches."""
 
     service: SigningService
+    inquiries: Inquiries
     readiness: Readiness
     authenticator: Authenticator
     metrics: Metrics

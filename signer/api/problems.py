@@ -32,6 +32,8 @@ from signer.errors import (
 )
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
+CATALOGUE_PATH: Final = "/docs/errors"
+"""Where the service tells what each code means; docs/errors.md has the same anchors."""
 CLIENT_GONE_STATUS: Final = 499
 """Nobody reads it; nginx's number, for the metrics and the log."""
 RETRY_AFTER_S: Final = 1
@@ -109,6 +111,11 @@ class Problem:
         phrase = HTTPStatus(status).phrase
         return cls(status, phrase.lower().replace(" ", "_").replace("-", "_"), phrase)
 
+    @property
+    def type(self) -> str:
+        """Lead to its entry in the error catalogue (RFC 9457, section 3.1.1)."""
+        return f"{CATALOGUE_PATH}#{self.code}"
+
     def headers(self) -> dict[str, str]:
         """Give the headers that belong to it."""
         after_s = RETRY_AFTER_S if self.retry_after_s is None else max(1, math.ceil(self.retry_after_s))
@@ -119,7 +126,7 @@ class Problem:
         """Give the document, with extension `members`."""
         return strict_json.dumps(
             {
-                "type": f"urn:signer:problem:{self.code}",
+                "type": self.type,
                 "title": self.code.replace("_", " ").capitalize(),
                 "status": int(self.status),
                 "detail": self.detail,

@@ -177,7 +177,16 @@ def running(
         )
         authenticator = credentials.authenticator
         app = create_app(
-            Parts(simulation.service, readiness, authenticator, metrics, logger, http_settings, signing_timeout_s)
+            Parts(
+                simulation.service,
+                simulation.inquiries,
+                readiness,
+                authenticator,
+                metrics,
+                logger,
+                http_settings,
+                signing_timeout_s,
+            )
         )
         server = ApiServer(app, http_settings, logger, drain_timeout_s, credentials)
         port = server.start()

@@ -125,21 +125,6 @@ def test_the_core_never_runs_on_the_event_loop() -> None:
         assert entrance.key_ring.threads
 
 
-def test_keys_are_listed_with_their_algorithms() -> None:
-    """Alias, label, fingerprint, and every algorithm under its KMS and its JOSE name."""
-    with running() as entrance:
-        keys = {key["alias"]: key for key in entrance.client.get("/v1/keys").json()["keys"]}
-    assert keys[ALIAS] == {
-        "alias": ALIAS,
-        "label": "settlement-key-2028",
-        "fingerprint": fingerprint(private_key(ALIAS).public_key()),
-        "algorithms": [
-            {"name": "RSASSA_PKCS1_V1_5_SHA_256", "jose": "RS256"},
-            {"name": "RSASSA_PSS_SHA_256", "jose": "PS256"},
-        ],
-    }
-
-
 @pytest.mark.parametrize("accept", ["application/jwk+json", "text/html, application/json;q=0.9"])
 def test_a_public_key_comes_as_jwk_to_whoever_asks_for_json(accept: str) -> None:
     """The JWK is the key, named by its fingerprint."""
@@ -150,13 +135,6 @@ def test_a_public_key_comes_as_jwk_to_whoever_asks_for_json(accept: str) -> None
     public_numbers = RSAPublicNumbers(_uint(jwk["e"]), _uint(jwk["n"]))
     assert public_numbers == private_key(ALIAS).public_key().public_numbers()
     assert (jwk["kty"], jwk["use"], jwk["kid"]) == ("RSA", "sig", fingerprint(private_key(ALIAS).public_key()))
-
-
-def test_an_unknown_alias_has_no_public_key() -> None:
-    """It is a 404 with a code of its own, which tells it from a wrong path."""
-    with running() as entrance:
-        response = entrance.client.get("/v1/keys/unheard-of/public-key")
-    assert (response.status_code, response.json()["code"]) == (404, "unknown_key")
 
 
 @pytest.mark.parametrize(

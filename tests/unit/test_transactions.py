@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from signer.api.requests import parse_sign
 from signer.errors import InvalidInputError
 from signer.signatures import RSASSA_PSS_SHA_256
-from signer.transactions import BatchRefusedError, parse_batch, parse_request
+from signer.transactions import BatchRefusedError, parse_batch
 
 MESSAGE = {"amount": "1250.00", "currency": "EUR"}
 
@@ -140,12 +141,12 @@ def test_a_request_signs_a_ready_digest() -> None:
         "digest": base64.b64encode(digest).decode(),
         "algorithm": "RSASSA_PSS_SHA_256",
     }
-    request = parse_request(json.dumps(document).encode(), "~once:1")
+    request = parse_sign(json.dumps(document).encode(), "~once:1")
     assert (request.digest, request.algorithm) == (digest, RSASSA_PSS_SHA_256)
     for size in (0, 31, 33, 64):
         document["digest"] = base64.b64encode(b"x" * size).decode()
         with pytest.raises(InvalidInputError):
-            parse_request(json.dumps(document).encode(), "~once:1")
+            parse_sign(json.dumps(document).encode(), "~once:1")
 
 
 JSON = st.recursive(
@@ -179,6 +180,6 @@ def test_any_document_is_parsed_or_refused(document: Any) -> None:
     except BatchRefusedError as error:
         assert error.cause.code  # noqa: PT017 - both ways out are right
     try:
-        parse_request(body, "~once:1")
+        parse_sign(body, "~once:1")
     except InvalidInputError as error:
         assert error.code  # noqa: PT017

@@ -1,0 +1,108 @@
+"""`POST /v1/sign-batch`: many transactions under one key; each is answered for itself, in order."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from signer import strict_json
+from signer.api.body import MEDIA_TYPE
+from signer.api.idempotency import HEADER, stand_in_id
+from signer.api.intake import ENTRANCE, Exchange, Intake
+from signer.api.parts import Parts
+from signer.api.problems import Problem
+from signer.api.requests import BatchItem, parse_sign_batch
+from signer.errors import (
+    KilledError,
+    NotAuthorisedError,
+    RateLimitedError,
+    SignatureInvalidError,
+    SignerError,
+    UnavailableError,
+    UnknownKeyError,
+)
+from signer.transactions import SigningRequest
+from signer.work import Outcome, Refused, Signed
+
+_OF_THE_WHOLE: Final = (
+    KilledError, NotAuthorisedError, RateLimitedError, SignatureInvalidError, UnavailableError, UnknownKeyError
+)  # fmt: skip
+
+
+class BatchEndpoint:
+    """Has a batch signed by one call of the core: one durable commit for all of it in ledger and audit log each."""
+
+    def __init__(self, parts: Parts, intake: Intake) -> None:
+        self._service = parts.service
+        self._metrics = parts.metrics
+        self._max_items = parts.settings.max_batch_transactions
+        self._intake = intake
+
+    async def sign(self, request: Request) -> Response:
+        """Sign what can be signed, and say for each of the rest why not."""
+        return await self._intake.serve(request, "batch_signed", partial(self._sign, request.headers.getlist(HEADER)))
+
+    def _sign(self, idempotency_keys: list[str], body: bytes, exchange: Exchange) -> Response:
+        caller = exchange.origin.caller
+        items = parse_sign_batch(body, self._max_items, partial(stand_in_id, idempotency_keys, caller))
+        requests = [item.request for item in items if isinstance(item.request, SigningRequest)]
+        answers = iter(self._service.sign_many(requests, exchange.origin, exchange.deadline, exchange.watch))
+        outcomes = [
+            next(answers) if isinstance(item.request, SigningRequest) else Refused(item.request) for item in items
+        ]
+        counts = _count(outcomes)
+        exchange.about |= counts
+        if counts["failed"] < len(items):
+            self._metrics.last_success.labels(ENTRANCE).set_to_current_time()
+        results = [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        problem = _common_problem(outcomes)
+        if problem is not None:
+            exchange.about["code"] = problem.code
+            return problem.response(exchange.origin.message_id, results=results)
+        return Response(strict_json.dumps({**counts, "results": results}), media_type=MEDIA_TYPE)
+
+
+def _count(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    names = Counter(_name(outcome) for outcome in outcomes)
+    return {name: names[name] for name in ("signed", "replayed", "failed")}
+
+
+def _name(outcome: Outcome) -> str:
+    if isinstance(outcome, Refused):
+        return "failed"
+    return "replayed" if outcome.replayed else "signed"
+
+
+def _common_problem(outcomes: Sequence[Outcome]) -> Problem | None:
+    """Give what keeps the whole batch from being signed, where that is one thing and none of the items' fault."""
+    errors = [outcome.error for outcome in outcomes if isinstance(outcome, Refused)]
+    one_reason = len(errors) == len(outcomes) and len({error.code for error in errors}) == 1
+    return Problem.of(errors[0]) if one_reason and isinstance(errors[0], _OF_THE_WHOLE) else None
+
+
+def _result(item: BatchItem, outcome: Outcome) -> dict[str, Any]:
+    names = {"reference": item.reference, "transaction_id": item.transaction_id}
+    answer = _signature(outcome) if isinstance(outcome, Signed) else _error(outcome.error, outcome.audit_id)
+    return {name: value for name, value in names.items() if value is not None} | dict(answer)
+
+
+def _signature(outcome: Signed) -> Mapping[str, Any]:
+    return {"signature": outcome.signature.to_message()}
+
+
+def _error(error: SignerError, audit_id: str | None) -> Mapping[str, Any]:
+    problem = Problem.of(error)
+    recorded = {} if audit_id is None else {"audit_id": audit_id}
+    return {
+        "error": {
+            "type": problem.type,
+            "status": int(problem.status),
+            "code": problem.code,
+            "retryable": problem.retryable,
+            "detail": problem.detail,
+            **recorded,
+        }
+    }

@@ -1,0 +1,128 @@
+"""How a request comes in: who asks, a place, the body, a thread for the work; and the one line it leaves in the log."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from signer.api.admission import Admission
+from signer.api.body import read_json_body
+from signer.api.frame import REQUEST_ID_HEADER, request_id_of
+from signer.api.parts import Parts
+from signer.api.problems import Problem
+from signer.deadlines import Deadline
+from signer.errors import SignerError, UnavailableError
+from signer.metrics import Stopwatch
+from signer.ports import Origin
+
+ENTRANCE: Final = "http"
+# A slow client must not keep its place for as long as signing may take.
+BODY_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known about one request while it is being answered."""
+
+    origin: Origin
+    client_request_id: str | None
+    deadline: Deadline
+    watch: Stopwatch
+    arrived_s: float = field(default_factory=time.perf_counter)
+    audit_id: str | None = None
+    """Of the record that tells of it, once there is one."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """What its line in the log says of it; never input that is not well-formed."""
+
+
+Work = Callable[[bytes, Exchange], Response]
+
+
+class Intake:
+    """Serves requests whose work takes time: on the threads of `Admission`, since the event loop must not wait."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._authenticator = parts.authenticator
+        self._metrics = parts.metrics
+        self._max_body_bytes = parts.settings.max_body_bytes
+        self._timeout_s = parts.signing_timeout_s
+        self._logger = parts.logger
+        self._admission = Admission(parts.settings.max_in_flight, parts.metrics.http_in_flight)
+
+    async def serve(self, request: Request, name: str, work: Work, *, has_body: bool = True) -> Response:
+        """Let `work` make the answer, and turn its errors into problems.
+
+        `name` stands for the kind of request in the log, as in `request.signed`; `has_body` says whether there is one
+        to be read. Raises what is raised when nobody can be named.
+        """
+        exchange = self._exchange(request)
+        try:
+            with self._admission.admit():
+                answer = await self._answer(request, exchange, work, has_body=has_body)
+        except SignerError as error:
+            return self._refuse(exchange, error)
+        except asyncio.CancelledError:  # the server closes, and its patience has run out
+            return self._refuse(exchange, UnavailableError("the service is shutting down"))
+        failed = answer.status_code >= HTTPStatus.BAD_REQUEST
+        self._log(logging.INFO, "request.refused" if failed else f"request.{name}", exchange, status=answer.status_code)
+        return answer
+
+    def close(self) -> None:
+        """Take no more work."""
+        self._admission.close()
+
+    def _exchange(self, request: Request) -> Exchange:
+        address = request.client.host if request.client is not None else "unknown"
+        return Exchange(
+            Origin(ENTRANCE, self._authenticator.caller_of(request), address, request_id_of(request)),
+            _uuid_or_none(request.headers.get(REQUEST_ID_HEADER, "")),
+            Deadline.after(self._timeout_s),
+            Stopwatch(self._metrics, ENTRANCE),
+        )
+
+    async def _answer(self, request: Request, exchange: Exchange, work: Work, *, has_body: bool) -> Response:
+        deadline, body = exchange.deadline, b""
+        if has_body:
+            body = await read_json_body(request, self._max_body_bytes, min(BODY_TIMEOUT_S, deadline.remaining_s()))
+        return await self._admission.run(partial(_do, work, body, exchange), deadline, request.is_disconnected)
+
+    def _refuse(self, exchange: Exchange, error: SignerError) -> Response:
+        problem = Problem.of(error)
+        level = logging.WARNING if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        self._log(level, "request.refused", exchange, status=int(problem.status), code=problem.code)
+        members = {} if exchange.audit_id is None else {"audit_id": exchange.audit_id}
+        return problem.response(exchange.origin.message_id, **members)
+
+    def _log(self, level: int, event: str, exchange: Exchange, **fields: Any) -> None:
+        self._logger.log(
+            level,
+            event,
+            request_id=exchange.origin.message_id,
+            client_request_id=exchange.client_request_id,
+            **exchange.about,
+            **fields,
+            # Without a stage it never reached a thread, and its total would tell how fast we refuse.
+            **(exchange.watch.stop() if exchange.watch.seconds else {}),
+        )
+
+
+def _do(work: Work, body: bytes, exchange: Exchange) -> Response:
+    exchange.watch.add("admission", time.perf_counter() - exchange.arrived_s)
+    exchange.deadline.check()
+    return work(body, exchange)
+
+
+def _uuid_or_none(text: str) -> str | None:
+    """Give a client's own request id if it is a UUID, in the one spelling that UUIDs have."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None
