@@ -72,6 +72,10 @@ rotation: setup ## Rotate a key under load, over two processes, and prove that n
 ledger-rows: $(READY) ## Measure what a million rows cost the embedded ledger, beside a thousand.
 	@$(BIN)/python -m loadtest.ledger_rows $(ARGS)
 
+.PHONY: fairness
+fairness: setup ## Measure how long a batch of one waits beside a batch of ten thousand.
+	@$(BIN)/python -m loadtest.fairness $(ARGS)
+
 .PHONY: bench
 bench: setup shim limit ## Measure the service against the limit of its HSM module; ARGS=--full for all of it.
 	@$(BIN)/python -m loadtest.bench $(ARGS)
