@@ -54,3 +54,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     directory = tmp_path_factory.mktemp("demo") / "demo"
     command = [sys.executable, "-m", "signer", "demo", "--dir", str(directory)]
     return directory, subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
+
+
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """For a socket: its path must be short."""
+    with TemporaryDirectory(prefix="shim") as directory:
+        yield Path(directory)
