@@ -12,13 +12,18 @@ from typing import Any
 from urllib.parse import quote
 
 from signer.demo.processes import Program, free_port
-from signer.demo.stack import Emulator, Stack, Token
+from signer.demo.stack import KEY_LABEL, Emulator, Stack, Token
+from signer.policy_kills import KillFile, Target
+from signer.settings import kill_file_beside
 from softhsm.shim.client import LIBRARY, Shim
 from tests.issuer import AUDIENCE, CALLER, ISSUER, Issuer
 from tests.pki import DAY, SERVER, Authority, Holder, client_context, dns, server_certificate, uri
+from tests.service.governed import caller, policy
 from tests.service.running import audit_records
+from tests.unit.policies import KILL
 
 SPIFFE = "spiffe://bank.example/settlement"
+NARROW, LIMITED, KILLED = (f"spiffe://bank.example/{name}" for name in ("narrow", "limited", "killed"))
 BALANCER = "127.0.0.7"
 """The one address whose load balancer headers are believed."""
 PAYLOAD = "canary-payload-4711"
@@ -47,6 +52,9 @@ class People:
         self.middle = Authority("Middle", self.root)
         self.honest = self.middle.issue("settlement", [uri(SPIFFE)])
         self.other = self.middle.issue("other", [uri("spiffe://bank.example/other")])
+        self.narrow, self.limited, self.killed = (
+            self.middle.issue("somebody", [uri(name)]) for name in (NARROW, LIMITED, KILLED)
+        )
         self.dns_only = self.root.issue("x", [dns("settlement.bank.example")])
         self.subject_only = self.root.issue("settlement")
         self.revoked = self.middle.issue("revoked", [uri(SPIFFE)])
@@ -156,6 +164,8 @@ def site(
     issuer = Issuer()
     with ExitStack() as closing:
         stack = Stack(directory, emulator, token)
+        kept = [line for line in stack.config.read_text().splitlines() if not line.startswith("callers = ")]
+        stack.config.write_text("\n".join(kept))
         shim = Shim(Path(closing.enter_context(TemporaryDirectory(prefix="shim"))))
         port, health_port = free_port(), free_port()
         settings = _settings(directory, people, issuer) | {
@@ -172,6 +182,21 @@ def site(
         yield Site(people, issuer, stack, shim, directory, port, process)
 
 
+def _policy_file(directory: Path) -> Path:
+    """Who may do what; one key and one caller are killed, and one key is granted to nobody."""
+    names = (SPIFFE, CALLER, "dns:settlement.bank.example", KILLED)
+    callers = [
+        *(caller(name, keys=["settlement", "killed"]) for name in names),
+        caller(NARROW, limits="max_batch = 2", algorithms=["RSASSA_PKCS1_V1_5_SHA_256"], content=["message"]),
+        caller(LIMITED, limits="transactions_per_second = 0.01\nburst = 1"),
+    ]
+    file = directory / "policy.toml"
+    file.write_text(policy(*callers))
+    for target in (Target("key", "killed"), Target("caller", KILLED)):
+        KillFile(kill_file_beside(file)).kill(target, KILL)
+    return file
+
+
 def _settings(directory: Path, people: People, issuer: Issuer) -> dict[str, str]:
     certificate, key = server_certificate(people.root).write(directory, "server")
     for name, content in (
@@ -180,9 +205,9 @@ def _settings(directory: Path, people: People, issuer: Issuer) -> dict[str, str]
         ("jwks.json", issuer.jwks()),
     ):
         (directory / name).write_bytes(content)
-    callers = [SPIFFE, CALLER, "dns:settlement.bank.example"]
     return {
-        "SIGNER_KEYS__SETTLEMENT__CALLERS": json.dumps(callers),
+        "SIGNER_KEYS": json.dumps({alias: {"label": KEY_LABEL} for alias in ("settlement", "killed", "fees")}),
+        "SIGNER_POLICY__FILE": str(_policy_file(directory)),
         "SIGNER_HTTP__TLS__CERTIFICATE": str(certificate),
         "SIGNER_HTTP__TLS__KEY": str(key),
         "SIGNER_HTTP__TLS__CLIENT_CA": str(directory / "client-ca.pem"),

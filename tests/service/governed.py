@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,12 @@ HTTP = "http:loopback"
 BOTH = ["RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PSS_SHA_256"]
 
 
-def caller(name: str, *, limits: str = "", keys: str = "settlement", **grant: Any) -> str:
-    """One caller of a policy file; without a `grant`, everything with the key but omitting the transaction id."""
+def caller(name: str, *, limits: str = "", keys: Sequence[str] = ("settlement",), **grant: Any) -> str:
+    """One caller of a policy file; without a `grant`, everything with each key but omitting the transaction id."""
     granted = {"algorithms": BOTH, "content": ["message", "payload", "digest"], **grant}
-    lines = [f"{member} = {json.dumps(value)}" for member, value in granted.items()]
-    table = "\n".join([f"[callers.keys.{keys}]", *lines]) if keys else ""
-    return f'[[callers]]\nname = "{name}"\n{limits}\n{table}\n'
+    members = [f"{member} = {json.dumps(value)}" for member, value in granted.items()]
+    tables = [line for key in keys for line in (f"[callers.keys.{key}]", *members)]
+    return "\n".join(["[[callers]]", f'name = "{name}"', limits, *tables])
 
 
 def policy(*callers: str) -> str:

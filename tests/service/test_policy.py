@@ -83,7 +83,7 @@ ASKED: dict[str, tuple[dict[str, Any], dict[str, Any], int, str]] = {
     "content": ({"content": ["message"]}, {"message": None, "payload": "AAAA"}, 403, "not_authorised"),
     "the other content": ({"content": ["payload"]}, {}, 403, "not_authorised"),
     "no transaction id": ({}, {"transaction_id": None}, 400, "transaction_id_required"),
-    "key": ({"keys": "payout"}, {}, 403, "not_authorised"),
+    "key": ({"keys": ["payout"]}, {}, 403, "not_authorised"),
 }
 
 
@@ -123,7 +123,7 @@ def test_more_than_granted_in_a_second_is_refused_over_http(
 IN_BATCHES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "algorithm": ({"algorithms": [PKCS1]}, {"algorithm": PSS}, "not_authorised"),
     "content": ({"content": ["payload"]}, {}, "not_authorised"),
-    "key": ({"keys": "payout"}, {}, "not_authorised"),
+    "key": ({"keys": ["payout"]}, {}, "not_authorised"),
     "batch size": ({"limits": "max_batch = 2"}, {}, "too_many_transactions"),
     "no transaction id": ({}, {"transactions": [{"message": {"amount": "1.00"}}]}, "invalid_input"),
 }

@@ -27,6 +27,8 @@ class Way:
     """None: there is no answer, for there is no request."""
     required: bool = False
     """Over the service that lets nobody connect without a certificate."""
+    before: Try | None = None
+    """What the same person does first, with success."""
 
 
 def _handshake(name: str, code: str, go: Try) -> Way:
@@ -214,5 +216,18 @@ PERMISSIONS = [
         lambda site: site.ask(None, [leaf(site.people.other)], source=BALANCER), 403),
     _allowed("a key that is not there", "unknown_key", 404, key="payout"),
     _allowed("no transaction id", "transaction_id_required", 400, transaction_id=None),
+    _allowed("a key that is granted to nobody", "not_authorised", 403, key="fees"),
+    _allowed("a killed key", "key_killed", 403, key="killed"),
+    Way("a killed caller", "caller_killed", lambda site: site.ask(site.people.killed), 403),
+    Way("a killed caller at a key that it may not use", "caller_killed",
+        lambda site: site.ask(site.people.killed, key="fees"), 403),
+    Way("a killed key of somebody else", "not_authorised",
+        lambda site: site.ask(site.people.narrow, key="killed"), 403),
+    Way("an algorithm that is not granted", "not_authorised",
+        lambda site: site.ask(site.people.narrow, algorithm="RSASSA_PSS_SHA_256"), 403),
+    Way("a kind of content that is not granted", "not_authorised",
+        lambda site: site.ask(site.people.narrow, message=None, payload="AAAA"), 403),
+    Way("more than a second's share", "rate_limited", lambda site: site.ask(site.people.limited, transaction_id="L-2"),
+        429, before=lambda site: site.ask(site.people.limited, transaction_id="L-1")),
 ]  # fmt: skip
 WAYS = [*HANDSHAKES, *CERTIFICATES, *BALANCERS, *TOKENS, *PERMISSIONS]
