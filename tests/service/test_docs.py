@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from signer.policy_file import SCHEMA, parse_policy
 from signer.settings import Settings
 from tests.service.conftest import Demo
 
@@ -20,6 +21,7 @@ BLOCKS = [
     for path in sorted(ROOT.glob("docs/*.md"))
     for number, (language, text) in enumerate(BLOCK.findall(path.read_text(encoding="utf-8")))
 ]
+POLICY = BLOCK.findall((ROOT / "docs" / "policy.md").read_text(encoding="utf-8"))[0][1]
 INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
 
@@ -27,9 +29,13 @@ INTERPRETERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executa
 def test_a_documented_block_runs(demo: Demo, tmp_path: Path, language: str, text: str) -> None:
     """Commands end with status 0 in a copy of what the demo leaves; settings are settings of ours, every one."""
     if language == "toml":
-        Settings(**tomllib.loads(text))
+        if SCHEMA in text:
+            assert parse_policy(text.encode()).callers
+        else:
+            Settings(**tomllib.loads(text))
         return
     shutil.copytree(demo[0], tmp_path / "demo")
+    (tmp_path / "demo" / "policy.toml").write_text(POLICY, encoding="utf-8")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = [*INTERPRETERS[language], text]
     done = subprocess.run(
