@@ -1,4 +1,4 @@
-"""What the run is over (`--preset`), how long its outage lasts (`--outage`), and what it measured."""
+"""What the run is over (`--preset`), how much of some things there is in it, and what it measured."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +19,9 @@ WITHOUT_HSM: Final = ("unit", "integration")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--preset", choices=["none", "cloudhsm"], default="none", help="what SoftHSM is to be like")
     parser.addoption("--outage", type=float, default=6, metavar="S", help="how long the HSM is away in its long outage")
+    parser.addoption(
+        "--sigterms", type=int, default=4, metavar="N", help="how often it is told to end"
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -1,0 +1,61 @@
+"""Terminated at any moment under load, the service ends inside its drain time and keeps no message."""
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from signer.demo.stack import Stack
+from tests.service.batches import (
+    Downstream,
+    assert_nothing_is_lost_or_doubled,
+    inbound_is_empty,
+    make_batches,
+    public_key,
+    send,
+)
+
+DRAIN_S = 20.0
+HELD = "ApproximateNumberOfMessagesNotVisible"
+
+
+def held(stack: Stack) -> int:
+    """How many messages somebody holds."""
+    url = stack.queues["inbound"]
+    return int(stack.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[HELD])["Attributes"][HELD])  # type: ignore[list-item,index] # a literal type of a stub
+
+
+@pytest.mark.timeout(600)
+def test_every_held_message_is_back_or_done(
+    stack: Stack, pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
+) -> None:
+    """After each end nothing is hidden that nobody works on; in the end every batch came out once."""
+    rounds = pytestconfig.getoption("sigterms")
+    stack.environment |= {
+        "SIGNER_DRAIN_TIMEOUT_S": str(DRAIN_S),
+        # A message that is kept would stay hidden for as long as this.
+        "SIGNER_SQS__VISIBILITY_TIMEOUT_S": "120",
+    }
+    sent = make_batches(30 * rounds, 20)
+    send(stack, sent)
+    downstream, moments, took_s = Downstream(stack), random.Random(1), []  # noqa: S311 - no secret
+    key = None
+    for _ in range(rounds):
+        service = stack.start()
+        key = key or public_key(stack)
+        time.sleep(moments.uniform(0, 0.8))
+        began_s = time.monotonic()
+        assert service.terminate() == 0
+        took_s.append(round(time.monotonic() - began_s, 2))
+        assert took_s[-1] < DRAIN_S
+        assert held(stack) == 0
+    assert not inbound_is_empty(stack), "the load ended before the last SIGTERM"
+    stack.environment["SIGNER_SQS__VISIBILITY_TIMEOUT_S"] = "5"
+    service = stack.start()
+    downstream.take_all(sent)
+    assert service.terminate() == 0
+    assert key is not None
+    assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)
+    assert all(len(bodies) == 1 for bodies in downstream.copies.values())
+    record_property("seconds to the end, each time", took_s)
