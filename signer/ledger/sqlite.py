@@ -149,7 +149,7 @@ class SqliteLedger:
         with faults_named(self._path):
             self._place.require()
             now = self._wall_clock()
-            self._tidying.begin(now)
+            self._tidying.begin(now, for_others=not all(isinstance(change, _Tidy) for change in changes))
             with transaction(self._connection):
                 answers = [self._apply(change, now) for change in changes]
                 failpoints.reach("ledger_writing")

@@ -15,6 +15,10 @@ NEW_NAMES: Final = 1024
 _BITE: Final = 16
 """Rows. Nearly each costs a page of the large index, and whoever claims meanwhile waits for them all."""
 _PAUSE_S: Final = 0.0025
+_QUIET_S: Final = 0.025
+"""Names are folded once nobody has committed for so long: whoever claims in the middle of a burst waits for no bite."""
+_MOST_NEW_NAMES: Final = 4 * NEW_NAMES
+"""Beyond it they are folded between the commits of others."""
 _IDLE_PAUSE_S: Final = 0.05
 _FIRST_SWEEP_S: Final = 60.0
 _SWEEP_INTERVAL_S: Final = 3600.0
@@ -38,15 +42,18 @@ class Tidying:
         self._now = now
         self._asked = False
         self._committed = True
+        self._quiet_at_s = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ledger-tidying", daemon=True)
         self._thread.start()
 
-    def begin(self, now: float) -> None:
-        """Learn that a commit begins, and the time."""
+    def begin(self, now: float, *, for_others: bool) -> None:
+        """Learn that a commit begins, the time, and whether anybody but `ask` wants it."""
         self._asked = False
         self._committed = True
         self._now = now
+        if for_others:
+            self._quiet_at_s = time.monotonic() + _QUIET_S
 
     def bound(self, count: int) -> None:
         """Learn that so many transactions were bound; an estimate will do."""
@@ -66,13 +73,17 @@ class Tidying:
         self._stopping.set()
         self._thread.join()
 
+    def _may_ask(self) -> bool:
+        hurries = self._unfolded > _MOST_NEW_NAMES or self._now >= self._next_sweep_at
+        return hurries or time.monotonic() >= self._quiet_at_s
+
     def _run(self) -> None:
         checkpoint_at_s = 0.0
         with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
             due = False
             while not self._stopping.wait(_PAUSE_S if due else _IDLE_PAUSE_S):
                 due = self._unfolded > NEW_NAMES or self._now >= self._next_sweep_at
-                if due and not self._asked:
+                if due and not self._asked and self._may_ask():
                     self._asked = True
                     self._ask()
                 if self._committed and time.monotonic() >= checkpoint_at_s:

@@ -181,6 +181,20 @@ def test_a_closed_ledger_takes_nothing(path: Path) -> None:
         ledger.claim([claim("T")])
 
 
+def test_new_names_are_folded_though_claims_never_pause(path: Path) -> None:
+    """Folding waits for a quiet moment, and not for ever: the small index stays small under claims without end."""
+    with closing(new_ledger(path)) as ledger, closing(sqlite3.connect(path)) as connection:
+        new = iter(range(1_000_000))
+
+        def is_folded() -> bool:
+            ledger.claim([claim(f"new-{next(new)}") for _ in range(50)])
+            (count,) = connection.execute("SELECT count(*) FROM names").fetchone()
+            return bool(count)
+
+        wait_until(is_folded)
+        assert isinstance(ledger.claim([claim("new-0", b"other")])[0], ConflictError)
+
+
 def test_what_is_beyond_its_retention_is_forgotten_while_it_works(path: Path) -> None:
     """Old transactions go a few at a time; what something happened to since stays, and every claim is answered."""
     clock = Clock()
