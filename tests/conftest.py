@@ -19,9 +19,7 @@ WITHOUT_HSM: Final = ("unit", "integration")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--preset", choices=["none", "cloudhsm"], default="none", help="what SoftHSM is to be like")
     parser.addoption("--outage", type=float, default=6, metavar="S", help="how long the HSM is away in its long outage")
-    parser.addoption(
-        "--sigterms", type=int, default=4, metavar="N", help="how often it is told to end"
-    )
+    parser.addoption("--sigterms", type=int, default=4, metavar="N", help="how often it is told to end")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
