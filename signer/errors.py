@@ -12,6 +12,7 @@ class SignerError(Exception):
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
+    remedy: ClassVar[str] = "A defect of the service: report it with the `request_id`, under which the log has more."
     retry_after_s: float | None = None
     """When another try may help, where that is known."""
 
@@ -27,6 +28,7 @@ class InvalidInputError(SignerError):
     """The request or batch can never be signed as it is: a member is absent, unknown or malformed."""
 
     code = "invalid_input"
+    remedy = "Correct the request; the same one is refused again."
 
 
 class InvalidJsonError(InvalidInputError):
@@ -57,6 +59,7 @@ class TooManyTransactionsError(InvalidInputError):
     """A settlement batch beyond the configured number of transactions."""
 
     code = "too_many_transactions"
+    remedy = "Split the batch."
 
 
 class DuplicateTransactionError(InvalidInputError):
@@ -75,6 +78,7 @@ class TransactionIdRequiredError(InvalidInputError):
     """The key is set to sign only what names its transaction."""
 
     code = "transaction_id_required"
+    remedy = "Give `transaction_id`, which makes the request one that can safely be sent again."
 
 
 class InvalidBase64Error(InvalidInputError):
@@ -93,30 +97,35 @@ class UnknownKeyError(InvalidInputError):
     """No key with this alias is configured."""
 
     code = "unknown_key"
+    remedy = "Compare the alias with `GET /v1/keys`; names are case-sensitive."
 
 
 class BodyTooLargeError(InvalidInputError):
     """A request body beyond the configured limit."""
 
     code = "body_too_large"
+    remedy = "Send less at once: split the batch, or send the digest instead of the content."
 
 
 class BatchTooLargeError(InvalidInputError):
     """The signed batch would not fit into the outbound queue's largest message."""
 
     code = "batch_too_large"
+    remedy = "Split the batch, or set up `sqs.payloads` for large bodies."
 
 
 class InvalidPayloadPointerError(InvalidInputError):
     """The message says that its body lies elsewhere, but not where or how large it is."""
 
     code = "invalid_payload_pointer"
+    remedy = "Send the pointer as the Amazon SQS Extended Client does."
 
 
 class PayloadNotAllowedError(InvalidInputError):
     """The message points at a place that bodies are not fetched from."""
 
     code = "payload_not_allowed"
+    remedy = "Store bodies where `sqs.payloads.accept` allows, or extend that setting."
 
 
 class PayloadTooLargeError(InvalidInputError):
@@ -129,12 +138,14 @@ class PayloadMismatchError(InvalidInputError):
     """What lies there is not what the message says: another size, another hash, or not what was stored."""
 
     code = "payload_mismatch"
+    remedy = "Store the body again and send a new message: what lies there is not what was announced."
 
 
 class PayloadAbsentError(InvalidInputError):
     """Nothing lies where the message points."""
 
     code = "payload_absent"
+    remedy = "Store the body before its pointer is sent, and keep it for as long as the queue keeps messages."
 
 
 # --- who may, and what was signed before --------------------------------------------------------------------------
@@ -144,18 +155,21 @@ class UnauthenticatedError(SignerError):
     """Nobody knows who is asking: credentials are absent, or they prove nothing."""
 
     code = "unauthenticated"
+    remedy = "Send credentials that this service takes: see docs/authentication.md."
 
 
 class NotAuthorisedError(SignerError):
     """The policy does not let this caller use this key (default deny)."""
 
     code = "not_authorised"
+    remedy = "Ask whoever keeps the policy; `signer policy explain` says which rule decides."
 
 
 class KilledError(SignerError):
     """A person stopped it by the kill switch; a machine need not ask again, a person says when it goes on."""
 
     code = "killed"
+    remedy = "Do not try again by yourself: a person stopped it, and a person says when it goes on."
 
 
 class KeyKilledError(KilledError):
@@ -175,6 +189,7 @@ class RateLimitedError(SignerError):
 
     code = "rate_limited"
     retryable = True
+    remedy = "Wait for `Retry-After`; if that happens in ordinary use, ask for a higher limit."
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -185,6 +200,10 @@ class ConflictError(SignerError):
     """This `(key alias, transaction_id)` is bound to another digest or algorithm: sign-once refuses the second."""
 
     code = "transaction_conflict"
+    remedy = (
+        "Never send it again under this id. Find out what was signed (`signer ledger find`), and why two "
+        "contents have one name."
+    )
 
 
 class ClaimInProgressError(SignerError):
@@ -192,6 +211,7 @@ class ClaimInProgressError(SignerError):
 
     code = "transaction_in_progress"
     retryable = True
+    remedy = "Send the same request again after `Retry-After`: it gets the signature that is being made."
 
 
 class ClaimLostError(SignerError):
@@ -199,6 +219,7 @@ class ClaimLostError(SignerError):
 
     code = "claim_lost"
     retryable = True
+    remedy = "Send the same request again: it gets the signature of whoever took over."
 
 
 class BatchAbandonedError(SignerError):
@@ -206,6 +227,7 @@ class BatchAbandonedError(SignerError):
 
     code = "batch_abandoned"
     retryable = True
+    remedy = "Mend its siblings, and send the batch again."
 
 
 # --- what the service stands on -----------------------------------------------------------------------------------
@@ -216,24 +238,28 @@ class UnavailableError(SignerError):
 
     code = "unavailable"
     retryable = True
+    remedy = "Send the same request again after `Retry-After`."
 
 
 class OverloadedError(UnavailableError):
     """Admission is bounded and full."""
 
     code = "overloaded"
+    remedy = "Send the same request again after `Retry-After`, and fewer at once."
 
 
 class DeadlineExceededError(UnavailableError):
     """The request's deadline passed before its signature could be made."""
 
     code = "deadline_exceeded"
+    remedy = "Send the same request again: if a signature was made after all, it is that one."
 
 
 class HsmUnavailableError(UnavailableError):
     """The HSM cannot sign now: connection, device, session or login lost."""
 
     code = "hsm_unavailable"
+    remedy = "Send the same request again after `Retry-After`. Whoever runs the service: docs/recovery.md."
 
 
 class PoolExhaustedError(HsmUnavailableError):
@@ -246,18 +272,21 @@ class KeyNotReadyError(HsmUnavailableError):
     """No version of this key may sign at this moment: its time has not come, or it has not proven itself."""
 
     code = "key_not_ready"
+    remedy = "Send the same request again later. Whoever runs the service: `signer keys rotation`."
 
 
 class LedgerUnavailableError(UnavailableError):
     """The sign-once ledger cannot record a claim or a result."""
 
     code = "ledger_unavailable"
+    remedy = "Send the same request again after `Retry-After`. Whoever runs the service: docs/ledger.md."
 
 
 class AuditUnavailableError(UnavailableError):
     """The audit log cannot make a record durable; nothing is released without one."""
 
     code = "audit_unavailable"
+    remedy = "Send the same request again after `Retry-After`. Whoever runs the service: docs/audit.md."
 
 
 class SignatureInvalidError(SignerError):
@@ -265,6 +294,7 @@ class SignatureInvalidError(SignerError):
 
     code = "signature_invalid"
     retryable = True
+    remedy = "Tell whoever runs the service at once: the HSM is not to be trusted. See docs/recovery.md."
 
 
 # --- refusing to start --------------------------------------------------------------------------------------------
@@ -274,6 +304,7 @@ class ConfigurationError(SignerError):
     """Settings are absent, malformed or contradict one another."""
 
     code = "configuration"
+    remedy = "Correct the settings: `signer check` says what is wrong."
 
 
 class HsmConfigurationError(ConfigurationError):
@@ -286,21 +317,25 @@ class LoginRefusedError(ConfigurationError):
     """The token refused the PIN or the user. Never tried twice: five wrong PINs lock a CloudHSM user."""
 
     code = "login_refused"
+    remedy = "Put the right PIN into `hsm.pin_file` before the next start: five wrong ones lock the user."
 
 
 class KeyRefusedError(ConfigurationError):
     """A configured key is not exactly the key it should be."""
 
     code = "key_refused"
+    remedy = "Compare the key with docs/operating.md: `signer keys attest` says what was found."
 
 
 class AlreadyRunningError(ConfigurationError):
     """Another process holds this ledger or audit log."""
 
     code = "already_running"
+    remedy = "End the other process, or give this one files of its own."
 
 
 class AuditBrokenError(ConfigurationError):
     """The audit chain on disk contradicts itself; continuing it would hide that."""
 
     code = "audit_broken"
+    remedy = "Leave the files as they are and find out what happened: `signer audit verify`. See docs/audit.md."

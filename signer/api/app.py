@@ -23,6 +23,7 @@ from signer.api.errors import NotReadyError
 from signer.api.frame import Frame, request_id_of
 from signer.api.intake import Intake
 from signer.api.keys import KeyEndpoints
+from signer.api.pages import Pages
 from signer.api.parts import Parts
 from signer.api.problems import UNKNOWN_PROBLEM, Problem
 from signer.api.sign import SignEndpoint
@@ -63,6 +64,7 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.add_api_route("/v1/verify", VerifyEndpoint(parts, intake).verify, methods=["POST"], **openapi.VERIFY)
     _add_key_routes(app, KeyEndpoints(parts))
+    Pages().add_to(app)
     if parts.settings.health is None:
         _add_operator_routes(app, parts.readiness, parts.metrics)
     _describe(app, authenticates=parts.settings.authenticates)

@@ -22,6 +22,7 @@ class InsecureTransportError(UnauthenticatedError):
     """A bearer token came over a connection that anybody may have read: take it for stolen."""
 
     code = "insecure_transport"
+    remedy = "Use https, and revoke this token."
 
 
 class CredentialsRequestError(UnauthenticatedError):
@@ -40,6 +41,7 @@ class TokenInQueryError(CredentialsRequestError):
     """A token in the query string ends up in logs and histories: take it for stolen."""
 
     code = "token_in_query"
+    remedy = "Send the token in `Authorization`, and revoke this one."
 
 
 # --- certificates -------------------------------------------------------------------------------------------------
@@ -49,6 +51,7 @@ class BadCertificateError(UnauthenticatedError):
     """The client certificate does not say who is asking."""
 
     code = "certificate_malformed"
+    remedy = "Get a certificate that this service takes: see docs/authentication.md."
 
 
 class CertificateExpiredError(BadCertificateError):
@@ -79,6 +82,7 @@ class ForgedProxyHeaderError(UnauthenticatedError):
     """The headers of a load balancer came from somebody else: only one who wants to be another sends them."""
 
     code = "forged_proxy_header"
+    remedy = "Do not send headers that belong to a load balancer."
 
 
 class ProxyHeaderError(UnauthenticatedError):
@@ -94,6 +98,7 @@ class BadTokenError(UnauthenticatedError):
     """Not a JWT as this service takes them (RFC 6750, section 3.1: `invalid_token`)."""
 
     code = "token_malformed"
+    remedy = "Get a new token from the issuer; if it is refused too, compare it with docs/authentication.md."
 
 
 class TokenTooLargeError(BadTokenError):
@@ -172,3 +177,4 @@ class TokenKeysUnavailableError(UnavailableError):
     """The issuer's keys could not be fetched for too long: no token can be checked."""
 
     code = "token_keys_unavailable"
+    remedy = "Send the same request again after `Retry-After`: the token issuer cannot be reached."

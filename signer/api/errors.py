@@ -10,12 +10,14 @@ class UnsupportedMediaTypeError(InvalidInputError):
     """
 
     code = "unsupported_media_type"
+    remedy = "Send `Content-Type: application/json`, uncompressed."
 
 
 class MisdirectedRequestError(InvalidInputError):
     """`Host` names somebody else: a web page whose name its owner points at 127.0.0.1 (DNS rebinding) sends that."""
 
     code = "misdirected_request"
+    remedy = "Address the service by its own name."
 
 
 class BodyTimeoutError(SignerError):
@@ -23,6 +25,7 @@ class BodyTimeoutError(SignerError):
 
     code = "body_timeout"
     retryable = True
+    remedy = "Send the same request again, faster."
 
 
 class ClientGoneError(SignerError):
@@ -30,6 +33,7 @@ class ClientGoneError(SignerError):
 
     code = "client_gone"
     retryable = True
+    remedy = "Nobody sees it but the log: the client hung up."
 
 
 class NotReadyError(UnavailableError):
