@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from loadtest.rotation.load import Seen, run
-from loadtest.rotation.proof import prove
+from loadtest.rotation.proof import Report, prove
 from loadtest.rotation.stage import YOUNGER, Fleet, fleet
 from signer.demo.stack import Stack
 from signer.signatures import fingerprint
@@ -42,7 +42,7 @@ def main() -> None:
             loaded_s = instant.timestamp() + arguments.after - began.timestamp()
         keys = _keys(running.stacks[0])
         report = prove(running, seen, {fingerprint(key): key for key in keys.values()})
-        report.problems += _late(running, seen, keys[YOUNGER])
+        _compare_key_sets(running, seen, keys[YOUNGER], report)
     report.figures["rate"] = f"{report.figures['transactions'] / loaded_s:.0f} transactions a second"
     lines = [f"instant {instant.isoformat()}, load from {(instant - began).total_seconds():.1f} s before it"]
     lines += [f"  {what}: {figure}" for what, figure in report.figures.items()]
@@ -61,16 +61,14 @@ def _keys(stack: Stack) -> dict[str, RSAPublicKey]:
     return {item["label"]: read_public_keys([item["public_key"].encode()])[item["fingerprint"]] for item in attested}
 
 
-def _late(running: Fleet, seen: Seen, younger: RSAPublicKey) -> list[str]:
-    """Name the processes whose key set did not have the younger version before the instant."""
-    if not any(seen.published.values()):
-        return []
+def _compare_key_sets(running: Fleet, seen: Seen, younger: RSAPublicKey, report: Report) -> None:
+    """Tell how long before the instant each process published the younger version."""
     at_s, wanted = running.instant.timestamp(), fingerprint(younger)
-    return [
-        f"{name}: not in the key set before the instant"
-        for name, keys in seen.published.items()
-        if keys.get(wanted, at_s) >= at_s
-    ]
+    for name in (stack.directory.name for stack in running.stacks):
+        ahead_s = at_s - seen.published.get(name, {}).get(wanted, at_s)
+        report.figures[f"{name}: key set"] = f"has the younger version since {ahead_s:.1f} s before the instant"
+        if ahead_s <= 0:
+            report.problems.append(f"{name}: not in the key set before the instant")
 
 
 if __name__ == "__main__":

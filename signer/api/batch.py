@@ -21,6 +21,7 @@ from signer.errors import (
     RateLimitedError,
     SignatureInvalidError,
     SignerError,
+    TooManyTransactionsError,
     UnavailableError,
     UnknownKeyError,
 )
@@ -28,7 +29,8 @@ from signer.transactions import SigningRequest
 from signer.work import Outcome, Refused, Signed
 
 _OF_THE_WHOLE: Final = (
-    KilledError, NotAuthorisedError, RateLimitedError, SignatureInvalidError, UnavailableError, UnknownKeyError
+    KilledError, NotAuthorisedError, RateLimitedError, SignatureInvalidError, TooManyTransactionsError,
+    UnavailableError, UnknownKeyError,
 )  # fmt: skip
 
 

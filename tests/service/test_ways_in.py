@@ -46,8 +46,9 @@ def test_a_way_in_is_closed(sites: Sites, way: Way) -> None:
     answer = way.go(service)
     expected = (None, None) if way.status is None else (way.status, way.code)
     assert (answer.status, answer.code) == expected
-    until(lambda: len(service.records()) > recorded, "a record")
-    (record,) = service.records()[recorded:]
+    until(lambda: len(service.records()) >= recorded + way.records, "a record")
+    record, *others = service.records()[recorded:]
+    assert [other["error_code"] for other in others] == [way.code] * (way.records - 1)
     outcome = "failed" if way.code == "rate_limited" else "refused"
     assert (record["outcome"], record["error_code"], record["entrance"]) == (outcome, way.code, "http")
     assert record.get("message_id") == answer.request_id

@@ -27,6 +27,8 @@ class Way:
     """None: there is no answer, for there is no request."""
     required: bool = False
     """Over the service that lets nobody connect without a certificate."""
+    records: int = 1
+    """One for each transaction that is refused."""
     before: Try | None = None
     """What the same person does first, with success."""
 
@@ -227,6 +229,10 @@ PERMISSIONS = [
         lambda site: site.ask(site.people.narrow, algorithm="RSASSA_PSS_SHA_256"), 403),
     Way("a kind of content that is not granted", "not_authorised",
         lambda site: site.ask(site.people.narrow, message=None, payload="AAAA"), 403),
+    Way("more at once than is granted", "too_many_transactions",
+        lambda site: site.ask(site.people.narrow, target="/v1/sign-batch", transaction_id=None, message=None,
+                              transactions=[{"transaction_id": f"M-{i}", "payload": "AAAA"} for i in range(3)]),
+        400, records=3),
     Way("more than a second's share", "rate_limited", lambda site: site.ask(site.people.limited, transaction_id="L-2"),
         429, before=lambda site: site.ask(site.people.limited, transaction_id="L-1")),
 ]  # fmt: skip
