@@ -24,6 +24,13 @@ class VersionSettings(Section):
     waive: frozenset[Waiver] = frozenset()
     """Attributes an imported key cannot have; each waiver is logged loudly at every start."""
 
+    @model_validator(mode="after")
+    def _verifies_after_it_signs(self) -> Self:
+        if self.active_from is not None and self.verify_until is not None and self.verify_until <= self.active_from:
+            msg = "verify_until must be after its active_from"
+            raise ValueError(msg)
+        return self
+
 
 class KeySettings(Section):
     """One key alias: either `label` (and `fingerprint`, `waive`) for its only version, or `versions`."""

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import httpx
 import pytest
 
 from signer.demo.stack import KEY_LABEL, Emulator, Stack, Token, provision
-from tests.service.running import audit_records, ready, running, sign, until
+from tests.service.batches import Downstream, make_batches, send
+from tests.service.running import PATIENCE_S, audit_records, ready, running, sign, until
 
 ROOT = Path(__file__).parents[2]
 YOUNGER = "demo-settlement-key-2029"
-Plan = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +94,30 @@ def test_a_running_service_changes_at_the_moment(stack: Stack) -> None:
         until(lambda: "key.rotated" in {item["operation"] for item in audit_records(stack)}, "a record")
     (record,) = [item for item in audit_records(stack) if item["operation"] == "key.rotated"]
     assert (record["key_label"], record["key_fingerprint"]) == (YOUNGER, later["key_fingerprint"])
+
+
+@pytest.mark.parametrize("where", ["claimed:1", "audited:1"])
+def test_a_batch_that_dies_before_the_moment_comes_out_as_claimed(stack: Stack, where: str) -> None:
+    """Killed between claim and result, started after the moment: the whole batch is signed with the elder."""
+    instant = datetime.now(UTC) + timedelta(seconds=15)
+    plan(stack, instant)
+    stack.environment |= {"SIGNER_SQS__VISIBILITY_TIMEOUT_S": "5", "SIGNER_SQS__WAIT_S": "1"}
+    usual = dict(stack.environment)
+    stack.environment["SIGNER_FAILPOINT"] = where
+    batches = make_batches(1, 600)
+    process = stack.start()
+    send(stack, batches)
+    assert process.wait(PATIENCE_S) < 0
+    assert datetime.now(UTC) < instant, "the machine is too slow: it died after the instant only"
+    until(lambda: datetime.now(UTC) >= instant, "the instant")
+    stack.environment.clear()
+    stack.environment.update(usual)
+    with running(stack):
+        assert sign(stack, "T").json()["signature"]["key_label"] == YOUNGER
+        downstream = Downstream(stack)
+        downstream.take_all(batches)
+    (body,) = set(downstream.copies["BATCH-0"])
+    assert {item["signature"]["key_label"] for item in json.loads(body)["transactions"]} == {KEY_LABEL}
 
 
 def test_two_processes_rotate_under_load() -> None:

@@ -217,3 +217,20 @@ def test_what_is_beyond_its_retention_is_forgotten_while_it_works(path: Path) ->
         assert ledger.claim([claim("old-50")]) == [signature("late")]
         assert granted(ledger, "old-7").is_first
         assert isinstance(ledger.claim([claim("new-0", b"other")])[0], ConflictError)
+
+
+def test_a_ledger_of_version_2_is_brought_up(path: Path) -> None:
+    """Its claims and signatures are kept; they name no version of the key, and those that come do."""
+    with closing(new_ledger(path)) as ledger:
+        (claimed, left) = ledger.claim([claim("T"), claim("U")])
+        assert isinstance(claimed, Claimed)
+        assert isinstance(left, Claimed)
+        ledger.complete([(claimed, signature("S"))])
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript("ALTER TABLE claims DROP COLUMN key_label; PRAGMA user_version = 2")
+    with closing(new_ledger(path)) as ledger:
+        kept, old, new = ledger.claim([claim(name, key_label="younger") for name in ("T", "U", "V")])
+        assert kept == signature("S")
+        assert isinstance(old, Claimed)
+        assert isinstance(new, Claimed)
+        assert (old.claim.key_label, new.claim.key_label) == (None, "younger")

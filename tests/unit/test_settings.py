@@ -1,5 +1,6 @@
 """Settings are read from file and environment, refused as a whole, and never show a secret."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ directory = "audit"
 
 JWT = '[http.jwt]\nissuer = "https://issuer"\naudience = "signer"\njwks_file = "jwks.json"\n'
 TLS = '[http.tls]\ncertificate = "server.pem"\nkey = "server.key"\n'
+YEAR = "2029-01-01T00:00:00Z"
 
 
 @pytest.fixture
@@ -85,6 +87,32 @@ def test_who_authenticates_may_listen_everywhere(config: Path, sections: str) ->
         ('token = "t"', 'token = ""', "hsm.token"),
         ('label = "k"', 'label = "k"\nfingerprint = "canary"', "keys.settlement.fingerprint"),
         ('label = "k"', 'label = "k"\nwaive = ["extractable"]', "keys.settlement.waive"),
+        ('label = "k"', "", "either label"),
+        ('label = "k"', 'label = "k"\nversions = [{label = "a"}]', "either label"),
+        ('label = "k"', 'waive = ["local"]\nversions = [{label = "a"}]', "either label"),
+        ('label = "k"', 'versions = [{label = "a"}, {label = "b"}]', "eldest first"),
+        (
+            'label = "k"',
+            f'versions = [{{label = "a"}}, {{label = "a", active_from = {YEAR}}}]',
+            "two versions have one label",
+        ),
+        ('label = "k"', 'versions = [{label = "a"}, {label = "b", active_from = 2029-01-01}]', "active_from"),
+        ('label = "k"', 'versions = [{label = "a"}, {label = "b", active_from = 2029-01-01T00:00:00}]', "timezone"),
+        (
+            'label = "k"',
+            f'versions = [{{label = "a", active_from = {YEAR}}}, {{label = "b", active_from = {YEAR}}}]',
+            "eldest",
+        ),
+        (
+            'label = "k"',
+            f'versions = [{{label = "a", verify_until = {YEAR}}}, {{label = "b", active_from = {YEAR}}}]',
+            "beyond",
+        ),
+        (
+            'label = "k"',
+            f'versions = [{{label = "a", active_from = {YEAR}, verify_until = {YEAR}}}]',
+            "after its active_from",
+        ),
         ("[ledger]", '[http]\nhost = "0.0.0.0"\n[ledger]', "loopback"),
         ("[ledger]", f'[http]\nhost = "0.0.0.0"\n{JWT}[ledger]', "need http.tls or http.proxy"),
         ("[ledger]", f'[http]\nhost = "0.0.0.0"\n{TLS}[ledger]', "loopback"),
@@ -191,3 +219,14 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
     """A path that was given must exist."""
     with pytest.raises(ConfigurationError, match=r"absent\.toml"):
         load(tmp_path / "absent.toml")
+
+
+def test_versions_are_read_in_utc(config: Path) -> None:
+    """Whatever their offset; one label alone is a plan of one."""
+    assert [version.label for version in load(config).keys["settlement"].plan] == ["k"]
+    plan = 'versions = [{label = "a"}, {label = "b", active_from = 2029-01-01T01:00:00+01:00}]'
+    config.write_text(config.read_text().replace('label = "k"', plan))
+    assert [version.active_from for version in load(config).keys["settlement"].plan] == [
+        None,
+        datetime(2029, 1, 1, tzinfo=UTC),
+    ]
