@@ -50,7 +50,7 @@ def canonical(value: Any) -> bytes:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError):
         # What the parser lets through and JCS does not: lone surrogates (RFC 8785, section 3.2.2.2).
-        msg = "the document has no canonical form (RFC 8785): it holds a lone surrogate"
+        msg = "the document has no canonical form (RFC 8785): it holds a lone surrogate, or no number"
         raise InvalidJsonError(msg) from None
 
 
