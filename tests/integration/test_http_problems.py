@@ -178,7 +178,7 @@ def test_a_defect_is_a_500_that_says_nothing() -> None:
     [
         ("GET", "/nowhere", 404, "not_found"),
         ("POST", "/v1/sign/", 404, "not_found"),
-        ("GET", "/docs", 404, "not_found"),
+        ("GET", "/redoc", 404, "not_found"),
         ("GET", "/v1/sign", 405, "method_not_allowed"),
         ("DELETE", "/v1/keys", 405, "method_not_allowed"),
         ("MADE-UP", "/livez", 400, "malformed_request"),
