@@ -22,7 +22,6 @@ from signer.ports import (
     AuditEntry,
     AuditLog,
     KeyRing,
-    KeyVersion,
     Origin,
     SigningKey,
     SignOnceLedger,
@@ -118,16 +117,9 @@ class SigningService:
 
     def keys(self) -> list[SigningKey]:
         """Give every key this service signs with now: of each alias the version in force, if there is one."""
-        versions = [version for alias in self._key_ring.aliases() for version in self.versions(alias)]
+        now = self._wall_clock()
+        versions = [version for alias in self._key_ring.aliases() for version in self._key_ring.versions(alias, now)]
         return [item.key for item in versions if item.state is VersionState.ACTIVE and item.key is not None]
-
-    def aliases(self) -> tuple[str, ...]:
-        """Name every configured key."""
-        return self._key_ring.aliases()
-
-    def versions(self, alias: str) -> Sequence[KeyVersion]:
-        """Give the versions of a key as they are now, eldest first; raises `UnknownKeyError`."""
-        return self._key_ring.versions(alias, self._wall_clock())
 
     def policy(self) -> Policy:
         """Give the policy in force at this moment; a decision of several parts asks for it once."""

@@ -23,27 +23,22 @@ from signer.api.parts import Parts
 from signer.api.server import ApiServer
 from signer.audit.file import FileAuditLog
 from signer.errors import UnavailableError
-from signer.hsm.attestation import Attestation, attest
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
-from signer.hsm.errors import HsmFault
 from signer.hsm.journal import Journal
-from signer.hsm.key_versions import KeyVersions
 from signer.hsm.keyring import HsmKeyRing, Limits
 from signer.hsm.latch import Latch
-from signer.hsm.module import Module, crypto_user_of
+from signer.hsm.module import crypto_user_of
 from signer.inquiries import Inquiries
 from signer.metrics import Metrics
 from signer.policy import Grant, policy_of
 from signer.policy_watch import PolicySource, PolicyWatch
-from signer.ports import KeyVersion, SigningKey
 from signer.readiness import Readiness
 from signer.settings import HttpSettings, Settings, SqsSettings, read_pin
 from signer.signing import SigningService
 from signer.sqs.client import make_clients
 from signer.sqs.consumer import Consumer
 from signer.stores import Ledger, accepted, open_stores, prove, record
-from signer.work import timestamp
 
 # Beside sysexits.h: the cure is another process, on another machine if need be.
 EXIT_HSM_HANGS: Final = 86
@@ -101,42 +96,6 @@ def _end_process() -> None:
     """Let the orchestrator replace a process whose threads hang in the HSM; nothing else gets rid of them."""
     faulthandler.dump_traceback()
     os._exit(EXIT_HSM_HANGS)
-
-
-def checked_keys(settings: Settings) -> list[SigningKey]:
-    """Give every version that passed its checks; raises `KeyRefusedError` for a key that has none to sign with."""
-    with open_key_ring(settings, Metrics(CollectorRegistry()), logs.get("signer"), sessions=1) as key_ring:
-        versions = [version for alias in key_ring.aliases() for version in key_ring.versions(alias)]
-        return [version.key for version in versions if version.key is not None]
-
-
-def attest_keys(settings: Settings) -> list[Attestation]:
-    """Examine every version of every key, right or wrong; signs nothing. Raises `SignerError`."""
-    with _logged_in(settings) as (module, crypto_user):
-        return attest(module, key_specs(settings), crypto_user, timestamp(utc_now()))
-
-
-def planned_versions(settings: Settings) -> list[KeyVersion]:
-    """Give every version of every key by its plan and its checks; signs nothing. Raises `SignerError`."""
-    journal = Journal(Metrics(CollectorRegistry()).hsm, logs.get("signer"), utc_now)
-    with _logged_in(settings) as (module, crypto_user):
-        versions = KeyVersions(key_specs(settings), journal, utc_now)
-        versions.look(module.open_session(), module.token_serial, crypto_user)
-        return [version for alias in versions.aliases() for version in versions.expected(alias)]
-
-
-@contextmanager
-def _logged_in(settings: Settings) -> Iterator[tuple[Module, str]]:
-    """Log in once, for a command that looks at keys; gives the module and the Crypto User."""
-    forbid_core_files()
-    pin = read_pin(settings.hsm)
-    crypto_user = crypto_user_of(pin, settings.hsm.crypto_user)
-    with closing(Module(settings.hsm.module, settings.hsm.token)) as module:
-        try:
-            module.log_in(pin)
-            yield module, crypto_user
-        except HsmFault as fault:
-            raise fault.error from None
 
 
 def serve(settings: Settings) -> None:

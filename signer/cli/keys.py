@@ -16,7 +16,7 @@ app: Final = typer.Typer(help="The signing keys.", no_args_is_help=True)
 @app.command("list")
 def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """List the configured keys as the HSM holds them; every one has passed its checks."""
-    from signer import wiring
+    from signer import inspection
 
     with errors_to_exit():
         rows = [
@@ -26,7 +26,7 @@ def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) 
                 "type": f"RSA-{key.public_key.key_size}",
                 "fingerprint": key.fingerprint,
             }
-            for key in wiring.checked_keys(settings.load(config))
+            for key in inspection.checked_keys(settings.load(config))
         ]
     print_rows(rows, ("alias", "label", "type", "fingerprint"), output)
 
@@ -38,7 +38,7 @@ def keys_rotation(config: ConfigOption = None, output: OutputOption = Output.TAB
     Exit status 1 if one that signs or is to sign does not pass. The test signature is made by the service: `/readyz`
     tells of it.
     """
-    from signer import wiring
+    from signer import inspection
     from signer.ports import VersionState
     from signer.work import timestamp
 
@@ -46,7 +46,7 @@ def keys_rotation(config: ConfigOption = None, output: OutputOption = Output.TAB
         return None if moment is None else timestamp(moment)
 
     with errors_to_exit():
-        versions = wiring.planned_versions(settings.load(config))
+        versions = inspection.planned_versions(settings.load(config))
     rows = [
         {
             "alias": version.alias,
@@ -67,11 +67,11 @@ def keys_rotation(config: ConfigOption = None, output: OutputOption = Output.TAB
 @app.command("attest")
 def keys_attest(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """Print every property of every key as the HSM tells it, beside what it should be; the JSON is for the auditor."""
-    from signer import wiring
+    from signer import inspection
     from signer.hsm.attestation import rows
 
     with errors_to_exit():
-        attestations = wiring.attest_keys(settings.load(config))
+        attestations = inspection.attest_keys(settings.load(config))
     if output is Output.JSON:
         typer.echo(json.dumps([asdict(attestation) for attestation in attestations], indent=2))
     else:
