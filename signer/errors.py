@@ -4,7 +4,7 @@ A message never contains input, a PIN, a payload or key material: it ends up in 
 logs and audit records. Edges translate `code` and `retryable` into their own terms (HTTP status, SQS decision).
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class SignerError(Exception):
@@ -19,6 +19,11 @@ class SignerError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    def without_frames(self) -> Self:
+        """Give it, for keeping, without the frames it came through: they hold whole documents."""
+        self.__context__ = None
+        return self.with_traceback(None)
 
 
 # --- what came in -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from signer import strict_json
@@ -74,13 +75,16 @@ class BatchRefusedError(InvalidInputError):
 
     def __init__(self, cause: SignerError, batch_id: str | None = None, refusals: Sequence[Refusal] = ()) -> None:
         super().__init__(cause.message)
-        self.cause = cause
+        self.cause = cause.without_frames()
         self.batch_id = batch_id
         self.refusals = tuple(refusals)
 
 
 def parse_batch(body: bytes, max_transactions: int) -> SettlementBatch:
-    """Read one inbound settlement batch; raises `BatchRefusedError` and nothing else."""
+    """Read one inbound settlement batch; raises `BatchRefusedError` and nothing else.
+
+    No more than `max_transactions` of a refused batch are named.
+    """
     try:
         document = strict_json.parse(body)
     except InvalidInputError as error:
@@ -91,7 +95,7 @@ def parse_batch(body: bytes, max_transactions: int) -> SettlementBatch:
         key_alias = identifier(document, "key")
         algorithm = algorithm_of(document)
     except InvalidInputError as error:
-        raise BatchRefusedError(error, batch_id, _refuse_all(document, error)) from None
+        raise BatchRefusedError(error, batch_id, _refuse_all(document, error, max_transactions)) from None
     requests = _requests_of(transactions, key_alias, algorithm, batch_id)
     return SettlementBatch(document["batch_id"], requests, form_of(document))
 
@@ -172,7 +176,7 @@ def _requests_of(
         try:
             parsed.append(_request_of(transaction, key_alias, algorithm, counts))
         except InvalidInputError as error:
-            parsed.append(error)
+            parsed.append(error.without_frames())
     first_error = next((item for item in parsed if isinstance(item, InvalidInputError)), None)
     if first_error is not None:
         abandoned = BatchAbandonedError("another transaction of the batch was refused")
@@ -199,11 +203,13 @@ def _request_of(
     return SigningRequest(key_alias, transaction_id, digest, algorithm, content=content_of(transaction))
 
 
-def _refuse_all(document: object, error: SignerError) -> list[Refusal]:
+def _refuse_all(document: object, error: SignerError, most: int) -> list[Refusal]:
     transactions = document.get("transactions") if isinstance(document, dict) else None
     if not isinstance(transactions, list):
         return []
-    return [Refusal(index, _transaction_id_or_none(item), error) for index, item in enumerate(transactions)]
+    # Of millions, each would cost a hundred times the two bytes it takes to send one.
+    named = islice(transactions, most)
+    return [Refusal(index, _transaction_id_or_none(item), error) for index, item in enumerate(named)]
 
 
 def _error_or(item: object, otherwise: SignerError) -> SignerError:

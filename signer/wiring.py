@@ -17,6 +17,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from signer import __version__, failpoints, logs, stop_signals
+from signer.allocator import give_large_blocks_back
 from signer.api.app import create_app, create_health_app
 from signer.api.credentials import open_credentials
 from signer.api.parts import Parts
@@ -189,6 +190,7 @@ def _keep_pauses_short() -> None:
     Measured beside a batch of 10,000: full collections held everybody up for 50 to 75 ms, since each went through all
     that was ever imported; and who wants the interpreter gets it after 1 ms, not after 5.
     """
+    give_large_blocks_back()
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(_SWITCH_S)

@@ -135,10 +135,17 @@ class Consumer:
         return Case(delivery, lease, Stopwatch(self._metrics, "sqs"), likely)
 
     def _work(self) -> None:
-        while (case := self._line.take(self._may_begin)) is not None:
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        # A call for each: a thread that waits for the next batch does not hold on to the last one.
+        case = self._line.take(self._may_begin)
+        if case is not None:
             end = self._worker.work_off(case, partial(self._line.weigh, case))
             followers = self._line.leave(case, goes_back=not end.is_done)
             self._worker.hand_back(followers, "behind_another")
+        return case is not None
 
     def _may_begin(self, case: Case) -> bool:
         # A last try that went back would end in the dead-letter queue: it is made, even while shutting down.

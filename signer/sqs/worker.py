@@ -115,7 +115,7 @@ class BatchWorker:
             _note(case, deferred)
             raise deferred.cause from None
         except BatchRefusedError as refused:
-            return self._quarantine(case, refused)
+            return self._quarantine(case, refused.without_frames())
         case.facts.update(
             batch_id=signed.batch_id, transactions=sum(signed.outcomes.values()), outcomes=dict(signed.outcomes)
         )
