@@ -76,6 +76,10 @@ ledger-rows: $(READY) ## Measure what a million rows cost the embedded ledger, b
 fairness: setup ## Measure how long a batch of one waits beside a batch of ten thousand.
 	@$(BIN)/python -m loadtest.fairness $(ARGS)
 
+.PHONY: hostile
+hostile: setup ## Send 100,000 hostile bodies, and account for each.
+	@$(BIN)/python -m tests.hostile $(ARGS)
+
 .PHONY: bench
 bench: setup shim limit ## Measure the service against the limit of its HSM module; ARGS=--full for all of it.
 	@$(BIN)/python -m loadtest.bench $(ARGS)
