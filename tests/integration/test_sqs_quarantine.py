@@ -43,7 +43,7 @@ def codes_of(message: MessageTypeDef) -> list[str]:
         (batch(transactions=[]), "empty_batch", []),
         (batch("TXN-1", "TXN-2", "TXN-1"), "duplicate_transaction_id",
          ["duplicate_transaction_id", ABANDONED, "duplicate_transaction_id"]),
-        (TOO_MANY, "too_many_transactions", ["too_many_transactions"] * 11),
+        (TOO_MANY, "too_many_transactions", ["too_many_transactions"] * 10),
         (batch(transactions=[GOOD, BAD]), "invalid_base64", [ABANDONED, "invalid_base64"]),
         (batch(key="payout"), "not_authorised", ["not_authorised"] * 3),
     ],
