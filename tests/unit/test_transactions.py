@@ -82,7 +82,7 @@ def test_the_signed_batch_is_the_batch_in_its_order_with_signatures() -> None:
     ],
 )
 def test_a_batch_that_can_never_be_signed_is_refused_whole(changes: dict[str, Any], code: str) -> None:
-    """Each flaw of the batch has its code, and every transaction that can be named carries it, up to the most allowed."""
+    """Each flaw of the batch has its code, and every transaction that can be named carries it, up to ten."""
     document = batch(**changes)
     error = refused(document)
     assert error.cause.code == code
