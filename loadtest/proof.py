@@ -34,6 +34,7 @@ class Proof:
         self._verified: set[tuple[bytes, bytes]] = set()
         self._sent: dict[str, bytes] = {}
         self._released: dict[str, tuple[str, str]] = {}
+        self._unsure: set[str] = set()
 
     def send(self, transaction_id: str, digest: bytes) -> None:
         """Note what goes in."""
@@ -50,21 +51,29 @@ class Proof:
             raise NotProvenError(msg)
         self._released[transaction_id] = (signature["audit_id"], "sha256:" + hashlib.sha256(value).hexdigest())
 
+    def give_up(self, transaction_id: str) -> None:
+        """Note that it was refused or came too late: it may have been signed, or not."""
+        self._unsure.add(transaction_id)
+
     def check(self, audits: Sequence[Path], ledgers: Sequence[Path]) -> int:
-        """Compare with what the services recorded; gives the number of signatures. Raises `NotProvenError`."""
-        if missing := self._sent.keys() - self._released.keys():
+        """Compare with what the services recorded; gives the number of signatures. Raises `NotProvenError`.
+
+        Without `audits` and `ledgers`, which a deployed service keeps to itself, it says whether all came back.
+        """
+        unsure = self._unsure - self._released.keys()
+        if missing := self._sent.keys() - self._released.keys() - unsure:
             msg = f"{len(missing)} of {len(self._sent)} transactions did not come back"
             raise NotProvenError(msg)
         for directory in audits:
             if (problem := verify_directory(directory).problem) is not None:
                 msg = f"the audit log is not whole: {problem.message}"
                 raise NotProvenError(msg)
-        recorded = dict(record for directory in audits for record in _audited(directory))
-        kept = {name: audit_id for path in ledgers for name, audit_id in _kept(path)}
-        if recorded != self._released:
+        recorded = dict(record for directory in audits for record in _audited(directory) if record[0] not in unsure)
+        kept = {name: audit_id for path in ledgers for name, audit_id in _kept(path) if name not in unsure}
+        if audits and recorded != self._released:
             msg = f"the audit log has {len(recorded)} signatures, of {len(self._released)} that came back, or others"
             raise NotProvenError(msg)
-        if kept != {name: audit_id for name, (audit_id, _) in self._released.items()}:
+        if ledgers and kept != {name: audit_id for name, (audit_id, _) in self._released.items()}:
             msg = f"the ledger has {len(kept)} signatures, of {len(self._released)} that came back, or others"
             raise NotProvenError(msg)
         return len(self._released)
