@@ -84,6 +84,12 @@ hostile: setup ## Send 100,000 hostile bodies, and account for each.
 bench: setup shim limit ## Measure the service against the limit of its HSM module; ARGS=--full for all of it.
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
+.PHONY: loadtest
+loadtest: setup shim limit ## Hold 200 transactions a second for 5 minutes on each entrance, over a module that takes 5-10 ms.
+	@for target in http sqs; do \
+	  $(BIN)/python -m loadtest --target $$target --rate 200 --duration 300 $(ARGS); \
+	done
+
 .PHONY: lint
 lint: $(READY) ## Check style, types, layers, scripts, Dockerfile and lock file; change nothing.
 	$(UV) lock --check

@@ -82,9 +82,7 @@ class SqsDriver:
         url = self._queues["outbound"]
         while not self._over.is_set():
             try:
-                answer = self._sqs.receive_message(
-                    QueueUrl=url, MaxNumberOfMessages=_MOST_IN_A_CALL, WaitTimeSeconds=1
-                )
+                answer = self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=_MOST_IN_A_CALL, WaitTimeSeconds=1)
                 messages = answer.get("Messages", [])
                 for message in messages:
                     loop.call_soon_threadsafe(self._take, json.loads(message["Body"]))

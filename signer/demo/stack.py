@@ -87,6 +87,11 @@ class Emulator:
         self.s3: S3Client = session.client("s3", endpoint_url=self.url)
         self.dynamodb: DynamoDBClient = session.client("dynamodb", endpoint_url=self.url)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._program.pid
+
     def create_queues(self, prefix: str) -> dict[str, str]:
         """Create the three queues and give their URLs by role."""
         return {role: self.sqs.create_queue(QueueName=f"{prefix}-{role}")["QueueUrl"] for role in _QUEUES}
