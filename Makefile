@@ -86,9 +86,9 @@ bench: setup shim limit ## Measure the service against the limit of its HSM modu
 
 .PHONY: loadtest
 loadtest: setup shim limit ## Hold 200 transactions a second for 5 minutes on each entrance, over a module that takes 5-10 ms.
-	@for target in http sqs; do \
-	  $(BIN)/python -m loadtest --target $$target --rate 200 --duration 300 $(ARGS); \
-	done
+	@status=0; for target in http sqs; do \
+	  $(BIN)/python -m loadtest --target $$target --rate 200 --duration 300 $(ARGS) || status=1; \
+	done; exit $$status
 
 .PHONY: lint
 lint: $(READY) ## Check style, types, layers, scripts, Dockerfile and lock file; change nothing.

@@ -6,7 +6,7 @@ import random
 import sys
 from argparse import Namespace
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.console import Console
 from loadtest.bench import machine
 from loadtest.knee import find_knee
 from loadtest.messages import Book
-from loadtest.objectives import failures
+from loadtest.objectives import failures, parse_objectives
 from loadtest.open_http import HttpDriver
 from loadtest.open_sqs import SqsDriver
 from loadtest.openloop import run
@@ -26,12 +26,14 @@ from loadtest.schedule import plan
 from loadtest.tally import Tally
 from loadtest.verifier import Verifier
 
-_PAGES = 5000
+_PAGES: Final = 5000
+_OBJECTIVES: Final = {"http": "p99=100ms,errors=0", "sqs": "p99=1s,errors=0"}
 
 
 def main() -> int:
     """Load, prove, report; gives the exit status."""
     arguments = parser().parse_args()
+    arguments.objective = arguments.objective or parse_objectives(_OBJECTIVES[arguments.target])
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
         runs_already = arguments.url or arguments.inbound_url

@@ -12,7 +12,7 @@ Phase = Mapping[str, Any]
 
 
 def saturated(step: Phase, first: Phase) -> bool:
-    """Whether a step asked for more than there is: it did not keep up, refused, or took ten times as long as the first."""
+    """Whether a step asked for too much: it did not keep up, refused, or took ten times as long as the first."""
     return bool(
         step["errors"]
         or step["not_started"]
@@ -28,10 +28,7 @@ def find_knee(steps: Sequence[Phase], most_lag_ms: float) -> dict[str, Any] | No
     after = next((number for number, step in enumerate(steps) if saturated(step, steps[0])), None)
     most = max(step["rate"] for step in steps)
     held = steps[after - 1] if after else steps[-1]
-    if after is None:
-        why = "not reached: every step was followed"
-    else:
-        why = explain(steps[after], most_lag_ms)
+    why = "not reached: every step was followed" if after is None else explain(steps[after], most_lag_ms)
     return {
         "found": after is not None,
         "rate": held["rate"] if after != 0 else 0.0,
@@ -57,8 +54,7 @@ def explain(step: Phase, most_lag_ms: float) -> str:
         ),
         (
             step.get("machine_cores", 0.0) >= _FULL * cores,
-            f"CPU of the machine: {step.get('machine_cores', 0.0):.2f} of {cores} cores, shared by all "
-            f"(service {service:.2f}, generator {step.get('generator_cores', 0.0):.2f}, queue {emulator:.2f})",
+            f"CPU of the machine: {step.get('machine_cores', 0.0):.2f} of {cores} cores, all programs together",
         ),
     ]
     return "; ".join(text for full, text in said if full) or "unknown: nothing that is seen from here was used up"

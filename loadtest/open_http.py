@@ -55,7 +55,7 @@ class HttpDriver:
         try:
             answer = await self._ask(body)
         except (aiohttp.ClientError, TimeoutError, _RefusedError, ValueError) as error:
-            tally.fail(str(error) if isinstance(error, _RefusedError) else type(error).__name__)
+            tally.fail(f"HTTP {error}" if isinstance(error, _RefusedError) else type(error).__name__)
             self._verifier.give_up(name)
             return
         tally.finish(intended_s)
@@ -67,9 +67,9 @@ class HttpDriver:
         async with self._session.post(f"{self._target.url}/v1/sign", data=body) as answer:
             text = await answer.read()
         if answer.status != _OK:
-            raise _RefusedError(f"HTTP {answer.status}")  # noqa: EM102
+            raise _RefusedError(answer.status)
         return json.loads(text)
 
 
 class _RefusedError(Exception):
-    """Answered, but not with a signature."""
+    """Answered, but not with a signature; its argument is the status."""

@@ -17,7 +17,12 @@ def parser() -> argparse.ArgumentParser:
         "Status 1: an objective was missed or the generator fell behind; 2: the arguments are wrong.",
     )
     made.add_argument("--target", choices=("http", "sqs"), required=True)
-    made.add_argument("--objective", type=parse_objectives, default="p99=100ms,errors=0", metavar="p99=100ms,errors=0")
+    made.add_argument(
+        "--objective",
+        type=parse_objectives,
+        metavar="p99=100ms,errors=0",
+        help="of the steady state, the soak, and what follows a spike; over the queues the default is p99=1s,errors=0",
+    )
     made.add_argument("--poisson", action="store_true", help="arrivals by chance, not even ones")
     made.add_argument("--seed", type=int, default=1, help="of that chance")
     made.add_argument("--most-lag-ms", type=float, default=50.0, help="how late the generator may be, p99")

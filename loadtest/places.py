@@ -46,14 +46,17 @@ def local(sessions: int) -> Iterator[Place]:
     """Bring up a service over the 5-10 ms module, with everything it needs."""
     # Lognormal, with 5 and 10 ms as its 5th and 95th percentile; and it does sign, each time.
     module = Module("shim-cloudhsm", "cloudhsm", replays=False, sessions=sessions)
-    with TemporaryDirectory(prefix="loadtest") as directory:
-        with open_stage(Path(directory) / "stage", module) as stage, stage.service("service", {}) as service:
-            stack = service.stack
-            processes = {"service": service.program.pid, "emulator": stage.emulator.pid}
-            meter = Meter(processes, stage.shim.process(service.program.pid), module.sessions)
-            note = f"One process of the service, {module.sessions} sessions of an HSM module that takes 5-10 ms."
-            http = HttpTarget(stack.http_url)
-            yield Place(service.public_key(), meter, note, http, stack.sqs, stack.queues, service)
+    with (
+        TemporaryDirectory(prefix="loadtest") as directory,
+        open_stage(Path(directory) / "stage", module) as stage,
+        stage.service("service", {}) as service,
+    ):
+        stack = service.stack
+        processes = {"service": service.program.pid, "emulator": stage.emulator.pid}
+        meter = Meter(processes, stage.shim.process(service.program.pid), module.sessions)
+        note = f"One process of the service, {module.sessions} sessions of an HSM module that takes 5-10 ms."
+        http = HttpTarget(stack.http_url)
+        yield Place(service.public_key(), meter, note, http, stack.sqs, stack.queues, service)
 
 
 def deployed(arguments: Namespace) -> Place:

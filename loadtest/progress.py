@@ -45,7 +45,8 @@ def describe(tally: Tally) -> str:
     """Say it in one line."""
     figures = tally.figures()
     return (
-        f"{tally.phase.name:<10}{tally.phase.rate:g}/s: {figures['transactions']:,} signed, {figures['errors']} errors, "
+        f"{tally.phase.name:<10}{tally.phase.rate:g}/s: {figures['transactions']:,} signed, "
+        f"{figures['errors']} errors, "
         f"{tally.in_flight * tally.size} under way, p50 {figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms, "
         f"generator {figures['generator_lag_p99_ms']:.1f} ms late"
     )

@@ -14,7 +14,8 @@ _STYLE: Final = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:860px;margin:2em auto;padding:0 1em;color:#1d2733}
 h1{font-size:24px}h2{font-size:18px;margin-top:2em}table{border-collapse:collapse;width:100%;font-size:13px}
 td,th{border-bottom:1px solid #dddddd;padding:4px 8px;text-align:right}td:first-child,th:first-child{text-align:left}
-.verdict{padding:.8em 1em;border-radius:6px;color:white;font-weight:600}.pass{background:#2f7d4f}.fail{background:#b3261e}
+.verdict{padding:.8em 1em;border-radius:6px;color:white;font-weight:600}
+.pass{background:#2f7d4f}.fail{background:#b3261e}
 .note{color:#555555;font-size:13px}
 """
 _COLUMNS: Final = {
@@ -41,6 +42,14 @@ _USED: Final = {
     "sessions_busy": "sessions busy",
     "sessions": "of",
 }
+_OPEN_LOOP: Final = (
+    "<p class='note'>Arrivals come at their rate whatever the service does. Latency is counted from the moment a "
+    "request was to be sent, so a stall counts for all who would have come meanwhile.</p>"
+)
+_LITTLE: Final = (
+    "<h2>What was used</h2><p class='note'>CPU in cores. Busy sessions are the rate of signatures times the time each "
+    "takes one (Little's law).</p>"
+)
 
 
 def write(report: Report, directory: Path) -> tuple[Path, Path]:
@@ -62,13 +71,11 @@ def html(report: Report) -> str:
         f"<p>{escape(_summary(report))}</p>",
         "<h2>What was asked, and what came</h2>",
         _table(phases, _COLUMNS),
-        "<p class='note'>Arrivals are at a constant rate whatever the service does. Latency is counted from the "
-        "moment a request was to be sent, so a stall counts for all who would have come meanwhile.</p>",
+        _OPEN_LOOP,
         *_timelines(report),
         _distribution(report),
         *_ramp(report),
-        "<h2>What was used</h2><p class='note'>CPU in cores. Busy sessions are the rate of signatures times the "
-        "time each takes one (Little's law).</p>",
+        _LITTLE,
         _table(phases, _USED),
         f"<h2>Where</h2><p class='note'>{escape(json.dumps(report['machine']))}</p>",
     ]
@@ -135,7 +142,8 @@ def _ramp(report: Report) -> list[str]:
         Line(f"p{which}", [(step["offered_rate"], step[f"p{which}_ms"]) for step in steps]) for which in ("50", "99")
     ]
     where = (
-        f"Followed up to {knee['rate']:g} a second (p99 {knee['p99_ms']:g} ms); at most {knee['most_rate']:g} came out. "
+        f"Followed up to {knee['rate']:g} a second (p99 {knee['p99_ms']:g} ms); "
+        f"at most {knee['most_rate']:g} came out. "
         f"What ended in {knee['step']}: {knee['resource']}."
     )
     axis = "transactions a second asked for"

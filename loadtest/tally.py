@@ -45,7 +45,7 @@ class Tally:
         self.lag.record_value(_us(self._clock() - intended_s))
 
     def finish(self, intended_s: float) -> None:
-        """Note that it was answered now: what it waited for the generator counts, as does what it waited for a stall."""
+        """Note that it was answered now: waiting for a late generator counts, as waiting for a stall does."""
         now_s = self._clock()
         self.done += 1
         self.last_s = max(self.last_s, now_s)
