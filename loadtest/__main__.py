@@ -62,7 +62,7 @@ def _load(place: Place, arguments: Namespace, console: Console) -> dict[str, Any
     if isinstance(driver, SqsDriver) and driver.stray:
         problems.append(f"{driver.stray} batches came out that were not waited for, or were not whole")
     return _report(tallies, arguments, problems) | {
-        "note": place.note, "size": driver.size, "verified": verified, "compared": bool(audits and ledgers),
+        "note": place.note, "size": driver.size, "verified": verified, "compared": bool(audits and ledgers) and not problems,
     }  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def _print(report: dict[str, Any], console: Console) -> None:
     if report["knee"]:
         console.print(f"knee: {report['knee']['rate']:g}/s; {report['knee']['resource']}")
     compared = ", each of them in ledger and audit log" if report["compared"] else ""
-    console.print(f"{report['verified']:,} signatures verified{compared if not report['failures'] else ''}")
+    console.print(f"{report['verified']:,} signatures verified{compared}")
     for each in report["failures"]:
         console.print(f"[bold red]failed: {each}[/]", markup=True)
     if not report["failures"]:
