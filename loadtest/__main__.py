@@ -62,7 +62,8 @@ def _load(place: Place, arguments: Namespace, console: Console) -> dict[str, Any
     if isinstance(driver, SqsDriver) and driver.stray:
         problems.append(f"{driver.stray} batches came out that were not waited for, or were not whole")
     return _report(tallies, arguments, problems) | {
-        "note": place.note, "size": driver.size, "verified": verified, "compared": bool(audits and ledgers) and not problems,
+        "note": place.note, "size": driver.size, "verified": verified,
+        "compared": bool(audits and ledgers) and not problems,
     }  # fmt: skip
 
 
