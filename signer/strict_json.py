@@ -18,6 +18,11 @@ _MAX_DEPTH: Final = 100
 _EXPONENT: Final = re.compile("[eE]")
 # Made once: `json.dumps` makes a new one at each call, which for small values is most of the work.
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+# What RFC 8785 prescribes, if only names are ASCII (it sorts by UTF-16 units, Python by code points) and no number is
+# a float (it writes those as ECMAScript does).
+_ENCODE_SORTED: Final = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True
+).encode
 
 _TOO_DEEP: Final = f"the document is nested deeper than {_MAX_DEPTH} levels"
 
@@ -47,11 +52,23 @@ def parse(body: bytes) -> Any:
 def canonical(value: Any) -> bytes:
     """Give the RFC 8785 (JCS) form of a parsed value; raises `InvalidJsonError` where it has none."""
     try:
-        return rfc8785.dumps(value)
+        return _ENCODE_SORTED(value).encode("utf-8") if _is_simple(value) else rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError):
         # What the parser lets through and JCS does not: lone surrogates (RFC 8785, section 3.2.2.2).
         msg = "the document has no canonical form (RFC 8785): it holds a lone surrogate, or no number"
         raise InvalidJsonError(msg) from None
+
+
+def _is_simple(value: Any) -> bool:
+    """Tell whether sorting by code points and Python's own writing of values give RFC 8785's form."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return -_MAX_SAFE_INTEGER <= value <= _MAX_SAFE_INTEGER
+    if kind is dict:
+        return all(type(name) is str and name.isascii() and _is_simple(member) for name, member in value.items())
+    return kind is list and all(map(_is_simple, value))
 
 
 def dumps(value: Any) -> bytes:

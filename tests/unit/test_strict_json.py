@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import rfc8785
@@ -83,6 +83,29 @@ def test_what_is_written_is_read_back(value: Any) -> None:
     again = strict_json.parse(strict_json.dumps(value))
     assert again == value
     assert strict_json.canonical(again) == rfc8785.dumps(value)
+
+
+# What tells RFC 8785 from Python's sorted JSON: names that UTF-16 sorts otherwise, numbers that ECMAScript writes
+# otherwise, and what either of them escapes.
+AWKWARD_NAMES: Final = ("", "a", "B", "\ue000", "\U00010000", "\x7f", "\r", 'a"', "1")
+AWKWARD: Final = st.recursive(
+    st.sampled_from((1.0, -0.0, 1e16, 1e21, 1e-7, 0, -1, 2**53 - 1, True, None, *AWKWARD_NAMES, "\x00\x1f\b\\/\u2028")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(AWKWARD_NAMES), inner, max_size=6),
+    max_leaves=12,
+)
+
+
+@given(AWKWARD)
+def test_the_fast_way_to_the_canonical_form_is_taken_only_where_it_leads_there(value: Any) -> None:
+    """Byte for byte what the reference implementation gives, whatever stands in the document."""
+    assert strict_json.canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("value", [2**53, -(2**53), [{"a": 2**70}]])
+def test_an_integer_beyond_a_double_has_no_canonical_form(value: Any) -> None:
+    """Neither way writes what RFC 8785 cannot."""
+    with pytest.raises(InvalidJsonError):
+        strict_json.canonical(value)
 
 
 @given(st.binary(max_size=300) | VALUES.map(lambda value: json.dumps(value).encode()[:-1]))
