@@ -24,9 +24,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     for row in rows:
         if "rate" in row:
             figures = [f"{row[name]:g}" for name in _FIGURES]
-            table.add_row(
-                row["path"], row["module"], *figures, f"{row['p99_ms']:g}", f"{row['rss_mb']:g}", _target(row)
-            )
+            table.add_row(row["path"], row["module"], *figures, _target(row))
     console.print(table)
     for target, value in verdicts(rows):
         said = "[red]not measured[/]" if value is None else f"{value:g} {_verdict(met=target.met_by(value))}"
