@@ -5,7 +5,7 @@ The words MUST and MUST NOT are normative (RFC 2119): the core's promises rest o
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -127,7 +127,17 @@ class Signature:
 
     def to_message(self) -> dict[str, str]:
         """Give the `signature` member of a transaction."""
-        return asdict(self)
+        # Spelled out: `asdict` copies every value deeply, for ten times the price, three times a signature.
+        return {
+            "algorithm": self.algorithm,
+            "key_alias": self.key_alias,
+            "key_label": self.key_label,
+            "key_fingerprint": self.key_fingerprint,
+            "digest": self.digest,
+            "value": self.value,
+            "signed_at": self.signed_at,
+            "audit_id": self.audit_id,
+        }
 
     @classmethod
     def from_message(cls, message: Mapping[str, str]) -> "Signature":

@@ -5,6 +5,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -14,7 +15,7 @@ from signer.logs import Logger
 from signer.metrics import Metrics
 from signer.ports import AuditEntry, AuditLog, KeyRing, RawSignature, SigningKey, SignTask, VersionState
 from signer.signatures import DEFAULT_ALGORITHM, verifies
-from signer.work import signed_by, timestamp
+from signer.work import timestamp, what_signed
 
 _LOOK_INTERVAL_S = 0.5
 # A probe whose call hangs in the HSM must not keep the process from its end.
@@ -203,4 +204,4 @@ def _entry(task: SignTask, answer: RawSignature | SignerError, code: str | None,
         mechanism=task.algorithm.mechanism,
         digest="sha256:" + task.digest.hex(),
     )
-    return entry if isinstance(answer, SignerError) else signed_by(entry, task.key, answer)
+    return entry if isinstance(answer, SignerError) else replace(entry, **what_signed(task.key, answer))

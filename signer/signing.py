@@ -1,5 +1,6 @@
 """The core: authorise, claim, sign, verify, audit, complete; every signature of the service comes from here."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
@@ -240,9 +241,9 @@ class SigningService:
                 _fail([work for work, _, _ in results if not work.completed], error)
 
     def _count(self, works: Sequence[Work], origin: Origin) -> None:
-        for work in works:
-            alias = work.key.alias if work.key is not None else "unknown"
-            self._metrics.signatures.labels(alias, origin.entrance, work.outcome_name).inc()
+        ends = Counter((work.key.alias if work.key is not None else "unknown", work.outcome_name) for work in works)
+        for (alias, outcome), number in ends.items():
+            self._metrics.signatures.labels(alias, origin.entrance, outcome).inc(number)
 
 
 def _slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -3,8 +3,9 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from signer.errors import SignerError, UnavailableError
 from signer.ports import AuditEntry, Claim, Claimed, KeyRing, Origin, RawSignature, Signature, SigningKey
@@ -127,7 +128,7 @@ class Work:
 
     def audit_entry(self, origin: Origin, now: str) -> AuditEntry:
         """Describe what happened, for the auditor who asks what signed this."""
-        entry = AuditEntry(
+        return AuditEntry(
             time=now,
             operation="sign",
             outcome=self.outcome_name,
@@ -143,12 +144,13 @@ class Work:
             algorithm=self.request.algorithm.name,
             mechanism=self.request.algorithm.mechanism,
             digest="sha256:" + self.request.digest.hex(),
+            **self._what_signed(),
         )
+
+    def _what_signed(self) -> dict[str, Any]:
         if self.raw is not None and self.key is not None:
-            return signed_by(entry, self.key, self.raw)
-        if self.signature is not None:
-            return _replay_of(entry, self.signature)
-        return entry
+            return what_signed(self.key, self.raw)
+        return _what_signed_before(self.signature) if self.signature is not None else {}
 
 
 class VersionsInForce:
@@ -194,26 +196,24 @@ def timestamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def signed_by(entry: AuditEntry, key: SigningKey, raw: RawSignature) -> AuditEntry:
-    """Add what signed: key, handle, token, session and Crypto User, and the hash of the signature."""
-    return replace(
-        entry,
-        key_label=key.label,
-        key_fingerprint=key.fingerprint,
-        key_handle=raw.key_handle,
-        token_serial=key.token_serial,
-        session_handle=raw.session_handle,
-        crypto_user=key.crypto_user,
-        signature_sha256="sha256:" + hashlib.sha256(raw.value).hexdigest(),
-        duration_s=round(raw.hsm_sign_s, 6),
-    )
+def what_signed(key: SigningKey, raw: RawSignature) -> dict[str, Any]:
+    """Give the members of an `AuditEntry` that say what signed: key, handle, token, session, Crypto User, hash."""
+    return {
+        "key_label": key.label,
+        "key_fingerprint": key.fingerprint,
+        "key_handle": raw.key_handle,
+        "token_serial": key.token_serial,
+        "session_handle": raw.session_handle,
+        "crypto_user": key.crypto_user,
+        "signature_sha256": "sha256:" + hashlib.sha256(raw.value).hexdigest(),
+        "duration_s": round(raw.hsm_sign_s, 6),
+    }
 
 
-def _replay_of(entry: AuditEntry, signature: Signature) -> AuditEntry:
-    return replace(
-        entry,
-        key_label=signature.key_label,
-        key_fingerprint=signature.key_fingerprint,
-        signature_sha256="sha256:" + hashlib.sha256(signature.value_bytes()).hexdigest(),
-        replay_of=signature.audit_id,
-    )
+def _what_signed_before(signature: Signature) -> dict[str, Any]:
+    return {
+        "key_label": signature.key_label,
+        "key_fingerprint": signature.key_fingerprint,
+        "signature_sha256": "sha256:" + hashlib.sha256(signature.value_bytes()).hexdigest(),
+        "replay_of": signature.audit_id,
+    }

@@ -25,6 +25,7 @@ import json
 import re
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from operator import attrgetter
 from typing import Final
 
 from signer.errors import AuditUnavailableError
@@ -39,6 +40,7 @@ TORN_NAME: Final = re.compile(r"torn-[0-9TZ.]+-([0-9]{16})\.bin")
 """Bytes a crash left behind a segment's last record, named after the record that tells of them."""
 
 _FIELDS: Final = tuple(field.name for field in fields(AuditEntry))
+_VALUES: Final = attrgetter(*_FIELDS)
 _TO_JSON: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _LINK_BYTES: Final = 1024
 _TAIL_BYTES: Final = len(b',"hash":""}\n') + 64
@@ -105,7 +107,7 @@ def segment_name(seq: int) -> str:
 
 def encode(entry: AuditEntry) -> str:
     """Give the members of an entry as they stand in its line; raises `AuditUnavailableError` beyond the line limit."""
-    values = ((name, getattr(entry, name)) for name in _FIELDS)
+    values = zip(_FIELDS, _VALUES(entry), strict=True)
     members = _TO_JSON({name: value for name, value in values if value is not None})[1:-1]
     if len(members) > MAX_LINE_BYTES - _LINK_BYTES:
         msg = f"an audit record larger than {MAX_LINE_BYTES} bytes cannot be kept"

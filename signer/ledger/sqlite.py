@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from signer import failpoints
 from signer.errors import ClaimLostError, LedgerUnavailableError, SignerError
@@ -20,6 +21,8 @@ from signer.metrics import Metrics
 from signer.ports import Claim, Claimed, Signature
 from signer.private_files import lock_exclusively, make_private_directory
 from signer.settings import LedgerSettings
+
+_TO_JSON: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ class SqliteLedger:
 
     def complete(self, results: Sequence[tuple[Claimed, Signature]]) -> list[SignerError | None]:
         """Keep the signatures for replays in one durable commit; see `SignOnceLedger`."""
-        changes = [_Complete(claimed, json.dumps(signature.to_message())) for claimed, signature in results]
+        changes = [_Complete(claimed, _TO_JSON(signature.to_message())) for claimed, signature in results]
         return [answer if isinstance(answer, SignerError) else None for answer in self._commits.submit(changes)]
 
     def release(self, claims: Sequence[Claimed]) -> None:
