@@ -65,7 +65,7 @@ def _is_simple(value: Any) -> bool:
     if kind is str or value is None or kind is bool:
         return True
     if kind is int:
-        return -_MAX_SAFE_INTEGER <= value <= _MAX_SAFE_INTEGER
+        return abs(int(value)) <= _MAX_SAFE_INTEGER
     if kind is dict:
         return all(type(name) is str and name.isascii() and _is_simple(member) for name, member in value.items())
     return kind is list and all(map(_is_simple, value))
