@@ -51,7 +51,16 @@ def request_body(transaction_id: str, page: Page) -> bytes:
     return f'{{"key": "{ALIAS}", "transaction_id": "{transaction_id}", "message": {page.text}}}'.encode()
 
 
+def items_body(transactions: Sequence[tuple[str, Page]]) -> bytes:
+    """Give the body of one HTTP request for several transactions."""
+    return f'{{"key": "{ALIAS}", "transactions": [{_items(transactions)}]}}'.encode()
+
+
 def batch_body(batch_id: str, transactions: Sequence[tuple[str, Page]]) -> str:
     """Give one settlement batch."""
-    items = ", ".join(f'{{"transaction_id": "{name}", "message": {page.text}}}' for name, page in transactions)
-    return f'{{"schema": "settlement-batch/1", "batch_id": "{batch_id}", "key": "{ALIAS}", "transactions": [{items}]}}'
+    head = f'{{"schema": "settlement-batch/1", "batch_id": "{batch_id}", "key": "{ALIAS}"'
+    return f'{head}, "transactions": [{_items(transactions)}]}}'
+
+
+def _items(transactions: Sequence[tuple[str, Page]]) -> str:
+    return ", ".join(f'{{"transaction_id": "{name}", "message": {page.text}}}' for name, page in transactions)

@@ -9,14 +9,13 @@ from statistics import median
 from typing import Final
 
 from loadtest.closed import Load, Run, percentile
-from loadtest.closed_http import HttpLoad
+from loadtest.closed_http import BATCH_ROUTE, HttpLoad
 from loadtest.closed_sqs import SqsLoad
 from loadtest.limit import Limit
 from loadtest.messages import Book
 from loadtest.proof import Proof
 from loadtest.stage import Module, Service, Stage
 
-BATCH_ROUTE: Final = "/v1/sign-batch"
 _PAGES: Final = 500
 _MICRO: Final = 1e6
 
@@ -133,12 +132,10 @@ class Bench:
         load: Load
         if path.entrance == "sqs":
             load = SqsLoad(first.sqs, first.queues, path.batch, path.under_way, self._book, self.proof)
-        elif path.entrance == "http":
-            urls = [service.stack.http_url for service in self.services]
-            load = HttpLoad(urls, path.under_way, self._book, self.proof)
         else:
-            msg = f"the benchmark does not know {BATCH_ROUTE} yet"
-            raise NotImplementedError(msg)
+            urls = [service.stack.http_url for service in self.services]
+            batch = None if path.entrance == "http" else path.batch
+            load = HttpLoad(urls, path.under_way, batch, self._book, self.proof)
         self._run(load, path.name, _WARM_UP_S)
         return load
 
