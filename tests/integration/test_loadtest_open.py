@@ -69,6 +69,8 @@ class Server:
             del answer["signature"]
         if self.wrong == "another's":
             answer = self.first or {}
+        if self.wrong == "other id":
+            answer["transaction_id"] = "T-0"
         if self.wrong == "not JSON":
             return web.Response(text="signed")
         return web.json_response(answer)
@@ -115,7 +117,7 @@ def test_a_stall_counts_for_all_who_would_have_come(verifier: Verifier, connecti
     assert verifier.result([], []) == (100, [])
 
 
-@pytest.mark.parametrize("wrong", ["other key", "other message", "no signature", "another's"])
+@pytest.mark.parametrize("wrong", ["other key", "other message", "no signature", "another's", "other id"])
 def test_one_wrong_answer_is_found(verifier: Verifier, wrong: str) -> None:
     """One of fifty is not what was asked for, and the run is not proven."""
     asyncio.run(load(Server(wrong), verifier, Phase("steady", 1.0, 50.0)))
