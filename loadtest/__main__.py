@@ -89,7 +89,7 @@ def _report(tallies: list[Tally], arguments: Namespace, problems: list[str]) -> 
     judged = [tally for tally in tallies if tally.phase.judged]
     return {
         "target": arguments.target,
-        "objectives": [objective.text for objective in arguments.objective],
+        "objectives": [each.text for each in arguments.objective] if judged else ["no phase was judged, a ramp only"],
         "failures": [*problems, *failures(phases, arguments.objective, arguments.most_lag_ms)],
         "phases": phases,
         "knee": find_knee(steps, arguments.most_lag_ms),

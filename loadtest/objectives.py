@@ -40,6 +40,8 @@ def parse_objectives(text: str) -> list[Objective]:
 def failures(phases: Sequence[Mapping[str, Any]], objectives: Sequence[Objective], most_lag_ms: float) -> Iterator[str]:
     """Name what was missed; a phase in which the generator fell behind proves nothing, whatever its figures."""
     judged = [phase for phase in phases if phase["judged"]]
+    if not judged and not any(phase["phase"].startswith("ramp-") for phase in phases):
+        yield "no phase was judged"
     for phase in judged:
         name = phase["phase"]
         if phase["generator_lag_p99_ms"] > most_lag_ms or phase["not_started"]:

@@ -66,6 +66,13 @@ def test_each_miss_is_named(changed: dict[str, Any], said: str | None) -> None:
     assert any(said in each for each in found) if said else not found
 
 
+def test_nothing_judged_is_no_pass() -> None:
+    """A warm-up alone shows nothing; a ramp is no acceptance, but it is a measurement."""
+    objectives = parse_objectives("errors=0")
+    assert list(failures([a_phase(judged=False)], objectives, 50.0)) == ["no phase was judged"]
+    assert not list(failures([a_phase(phase="ramp-1", judged=False)], objectives, 50.0))
+
+
 def test_what_is_no_objective_is_refused() -> None:
     """A misspelt objective would pass every time."""
     assert parse_objectives("max=1s")[0].most == 1000.0
