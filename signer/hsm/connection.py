@@ -64,7 +64,7 @@ class Connection:
     def lend(self, deadline: Deadline) -> Iterator[Lent]:
         """Lend the module for the block; it is not finalised meanwhile. Raises `HsmFault`, `HsmUnavailableError`."""
         with self._calls:
-            if not self._calls.wait_for(lambda: not self._shut, deadline.remaining_s()):
+            if self._shut and not self._calls.wait_for(lambda: not self._shut, deadline.remaining_s()):
                 msg = "the HSM connection was being rebuilt until the deadline"
                 raise HsmUnavailableError(msg)
             module = self._module
@@ -78,7 +78,8 @@ class Connection:
         finally:
             with self._calls:
                 self._calls_in_flight -= 1
-                self._calls.notify_all()
+                if not self._calls_in_flight:
+                    self._calls.notify_all()
 
     def worked(self) -> None:
         """Note that the module does what it should."""

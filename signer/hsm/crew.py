@@ -120,8 +120,9 @@ class Crew:
                 job.fail(defect)
 
     def _next(self) -> tuple[Job, int, SignTask] | None:
+        member = threading.current_thread()
         with self._changed:
-            while threading.current_thread() in self._members:
+            while member in self._members:
                 while self._jobs:
                     job = self._jobs.popleft()
                     taken = job.take()
