@@ -8,9 +8,11 @@ import pytest
 
 from signer.transactions import BatchRefusedError, parse_batch
 
+BATCH_ID = "KEPT-REFUSAL"
+
 
 def batch(**changes: Any) -> bytes:
-    document = {"schema": "settlement-batch/1", "batch_id": "B", "key": "settlement", "transactions": [{}]}
+    document = {"schema": "settlement-batch/1", "batch_id": BATCH_ID, "key": "settlement", "transactions": [{}]}
     return json.dumps({**document, **changes}).encode()
 
 
@@ -24,8 +26,10 @@ def refusal_of(body: bytes) -> BatchRefusedError:
 
 
 def documents_alive() -> int:
-    """Count the parsed batches in memory."""
-    return sum(isinstance(each, dict) and each.keys() >= {"schema", "transactions"} for each in gc.get_objects())
+    """Count the parsed batches of these tests in memory."""
+    return sum(
+        isinstance(each, dict) and "schema" in each and each.get("batch_id") == BATCH_ID for each in gc.get_objects()
+    )
 
 
 @pytest.mark.parametrize(
