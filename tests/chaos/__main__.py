@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ _PLANS: Final = {
 
 def main() -> int:
     """Run, and tell; 1 if anything happened that must not."""
+    # So that no service is left behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     options = _options()
     reports = []
     for ledger in options.ledger:

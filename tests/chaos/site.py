@@ -16,6 +16,7 @@ import boto3
 from signer.demo.processes import free_port
 from signer.demo.stack import KEY_LABEL, Emulator, Token, provision
 from tests.chaos.proxy import Loop, Proxy
+from tests.chaos.tokens import TokenCopy
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -43,15 +44,17 @@ class Service:
     audit_directory: Path
     log: Path
     proxy: Proxy
+    token: TokenCopy
     environment: dict[str, str]
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
-        """Start it, and wait for nothing."""
+        """Start it, and wait for nothing; the process before it must have ended."""
+        self.token.renew()
         command = [sys.executable, "-m", "signer", "serve", "--config", str(self.config)]
         with self.log.open("ab") as output:
             return subprocess.Popen(
                 command,
-                env={**self.environment, **environment},
+                env={**self.environment, **self.token.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -130,6 +133,7 @@ class Site:
             self.directory / f"{name}-audit",
             self.directory / f"{name}.log",
             proxy,
+            TokenCopy(self.token, self.directory / f"{name}-token"),
             self._environment(),
         )
         service.config.write_text(self._settings(service, port), encoding="utf-8")
@@ -146,7 +150,7 @@ class Site:
         ours = {name: value for name, value in os.environ.items() if not name.upper().startswith("SIGNER_")}
         # Not what lies in the current directory, but what `code` says.
         tree = {"PYTHONPATH": str(self.code), "PYTHONSAFEPATH": "1"}
-        return {**ours, **_AWS, **self.token.environment, **tree, **self.extra}
+        return {**ours, **_AWS, **tree, **self.extra}
 
     def _settings(self, service: Service, port: int) -> str:
         caller = f"queue:{self.queues['inbound'].rsplit('/', 1)[-1]}"
