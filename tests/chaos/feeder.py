@@ -25,6 +25,7 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What a service must have to do with in order to come by a failpoint; any good batch for the others."""
 _OTHERS: Final = 3
+_MOST_WAITING: Final = 300
 
 
 class Feeder:
@@ -51,12 +52,19 @@ class Feeder:
         return bool(self._withheld)
 
     def feed(self, failpoint: str) -> None:
-        """Send a few, among them what leads to `failpoint`."""
+        """Send a few, among them what leads to `failpoint`; nothing while enough waits to be worked off."""
         with self._lock:
+            if self._site.depth("inbound") > _MOST_WAITING:
+                return
             for _ in range(_OTHERS):
                 self._send_lot(self._mill.any())
             self._send_lot(self._mill.of(self._random.choice(_NEEDED.get(failpoint, ("good",)))))
             self._send_withheld()
+
+    def send_of(self, kind: str) -> None:
+        """Send what is to be sent together, of one kind."""
+        with self._lock:
+            self._send_lot(self._mill.of(kind))
 
     def fill(self, count: int) -> None:
         """Send until there are so many batches."""

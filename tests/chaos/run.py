@@ -1,6 +1,7 @@
 """One run: everything is sent, killed, disturbed and collected; then it is checked."""
 
 import json
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -88,12 +89,12 @@ def run(plan: Plan, directory: Path, say: Callable[[str], None] = lambda _: None
         trouble.start()
         finished = _play(plan, site, feeder, kills, trouble, say)
         stack.close()
-        violations = [*check(_evidence(site)), *_own_deaths(keepers)]
+        violations = [*check(evidence_of(site)), *_own_deaths(keepers)]
         if not finished:
             violations.append(Violation("unfinished", "the run", "ended before all that was to go wrong had"))
         return Report(
             plan.ledger, plan.processes, feeder.count, dict(kills.made), dict(trouble.met),
-            outbound_duplicates(_evidence(site)), violations,
+            outbound_duplicates(evidence_of(site)), violations,
         )  # fmt: skip
 
 
@@ -119,24 +120,30 @@ def _play(plan: Plan, site: Site, feeder: Feeder, kills: Kills, trouble: Trouble
 
 
 def _first_start(service: Service) -> bytes:
-    """Start the service once, and fetch its public key as a peer would."""
+    """Start the service once, for its public key."""
     process = service.start()
     try:
-        until_s = time.monotonic() + _START_S
-        while time.monotonic() < until_s and process.poll() is None:
-            try:
-                with urllib.request.urlopen(service.http_url + _PUBLIC_KEY, timeout=2) as answer:  # noqa: S310 - loopback
-                    pem: bytes = answer.read()
-                    return pem
-            except (urllib.error.URLError, OSError):
-                time.sleep(_POLL_S)
+        return public_key_of(service, process)
     finally:
-        status = end(process)
-    msg = f"the service does not start (status {status}); see {service.log}"
+        end(process)
+
+
+def public_key_of(service: Service, process: subprocess.Popen[bytes]) -> bytes:
+    """Fetch the public key as a peer would, once the service is up; raises `RuntimeError` if it does not come up."""
+    until_s = time.monotonic() + _START_S
+    while time.monotonic() < until_s and process.poll() is None:
+        try:
+            with urllib.request.urlopen(service.http_url + _PUBLIC_KEY, timeout=2) as answer:  # noqa: S310 - loopback
+                pem: bytes = answer.read()
+                return pem
+        except (urllib.error.URLError, OSError):
+            time.sleep(_POLL_S)
+    msg = f"the service does not start; see {service.log}"
     raise RuntimeError(msg)
 
 
-def _evidence(site: Site) -> Evidence:
+def evidence_of(site: Site) -> Evidence:
+    """Read everything that a run has left behind, once no process of it runs any more."""
     directory = site.directory
     rows = read_sqlite(site.ledger_path) if site.ledger == "sqlite" else read_dynamodb(site.dynamodb, site.table)
     return Evidence(
