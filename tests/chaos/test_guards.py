@@ -1,123 +1,118 @@
-"""The checker finds it when a guard is taken out of the service: a run of the driver over a copy of the code each."""
+"""The checker finds it when a guard is taken out: the real service, without one of them at a time, and with all."""
 
-import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.chaos.run import Plan, run
-from tests.chaos.site import ROOT
+from softhsm.shim.client import LIBRARY, Shim
+from tests.chaos.batches import Mill
+from tests.chaos.checker import Violation, check
+from tests.chaos.evidence import Journal
+from tests.chaos.feeder import Collector, Feeder
+from tests.chaos.guards import GUARDS, Guard
+from tests.chaos.keeper import end
+from tests.chaos.run import evidence_of, public_key_of
+from tests.chaos.site import ROOT, Site, open_site
+from tests.conftest import Preset
+
+PATIENCE_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
-    """One change of the service's code."""
+class Trial:
+    """A service under trial, with what goes in and comes out."""
 
-    file: str
-    old: str
-    new: str
+    site: Site
+    feeder: Feeder
+    collector: Collector
+    shim: Shim
 
-    def make(self, code: Path) -> None:
-        """Change the copy in `code`; what is to be changed must stand there once."""
-        file = code / "signer" / self.file
-        text = file.read_text(encoding="utf-8")
-        assert text.count(self.old) == 1, self
-        file.write_text(text.replace(self.old, self.new), encoding="utf-8")
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+        """Start the service, and learn its key while it is up."""
+        (service,) = self.site.services
+        process = service.start(**environment)
+        (self.site.directory / "public-key.pem").write_bytes(public_key_of(service, process))
+        return process
 
+    def kill_at(self, failpoint: str, kinds: Sequence[str]) -> None:
+        """Let it come by a failpoint, and die there."""
+        process = self.start(SIGNER_FAILPOINT=f"{failpoint}:1")
+        self.send(kinds)
+        assert process.wait(PATIENCE_S) == -9
 
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """What is taken out, and what comes of it."""
+    def send(self, kinds: Sequence[str]) -> None:
+        """Send some batches."""
+        for kind in kinds:
+            self.feeder.send_of(kind)
 
-    out: Edit
-    finds: str
-    """The rule that the checker must find broken."""
-    fault: Edit | None = None
-    """What must go wrong besides, and does no harm as long as the guard is in its place."""
-    dies_at: str | None = None
-    """The failpoint at which the process is killed meanwhile."""
+    def finish(self, process: subprocess.Popen[bytes], settled: Callable[[], bool]) -> list[Violation]:
+        """Let it go on until all is `settled`, or as long as it lives; gives what is found then."""
+        until_s = time.monotonic() + PATIENCE_S
+        while not settled() and process.poll() is None and time.monotonic() < until_s:
+            time.sleep(0.1)
+        end(process)
+        self.collector.close()
+        return check(evidence_of(self.site))
 
+    def is_empty(self) -> bool:
+        """Whether the inbound queue is."""
+        return self.site.depth("inbound") == 0
 
-_FORWARD = """        with case.watch.stage("forward"):
-            self._forwarder.forward(signed, case.lease.check)
-"""
-_DELETE = """        self._leases.delete(case.lease)
-"""
-_RESTS = """        failpoints.reach("deleted")
-        self._metrics"""
-GUARDS = {
-    "one transaction, one digest": Guard(
-        Edit(
-            "ledger/record.py", "if (self.claim.digest, self.claim.algorithm) != (", "if self.claim is None and () != ("
-        ),
-        "wrong",
-    ),
-    "nothing without its audit record": Guard(
-        Edit(
-            "signing.py",
-            "audit_ids = self._audit.append([work.audit_entry(origin, now) for work in part])",
-            'audit_ids = ["000000000000-0000000000000001" for _ in part]',
-        ),
-        "unaudited",
-    ),
-    "no wrong signature": Guard(
-        Edit(
-            "work.py", "            and verifies(self.key.public_key,", "            or verifies(self.key.public_key,"
-        ),
-        "wrong",
-        fault=Edit(
-            "hsm/signature_maker.py",
-            "value=value,",
-            "value=value if int(ended_s * 1000) % 7 else bytes(reversed(value)),",
-        ),
-    ),
-    "first forwarded, then deleted": Guard(
-        Edit("sqs/worker.py", _FORWARD + _DELETE + _RESTS, _DELETE + _FORWARD + _RESTS), "lost", dies_at="forwarding"
-    ),
-    "bad batches are set aside": Guard(
-        Edit(
-            "sqs/worker.py",
-            "        self._forwarder.quarantine(case.delivery, refused, history, case.lease.check)\n",
-            "",
-        ),
-        "not_set_aside",
-    ),
-    "one deduplication id for one content": Guard(
-        Edit("sqs/outbound.py", "= message.deduplication_id", "= __import__('uuid').uuid4().hex"),
-        "doubled",
-        dies_at="forwarded",
-    ),
-}
+    def is_out(self) -> bool:
+        """Whether the first batch is."""
+        return self.collector.is_out("B-00001")
 
 
-def play(directory: Path, edits: list[Edit], dies_at: str | None) -> set[str]:
-    """Run the driver over the service with `edits`; gives the rules that were broken."""
-    code = directory / "code"
-    shutil.copytree(ROOT / "signer", code / "signer", ignore=shutil.ignore_patterns("__pycache__"))
-    for edit in edits:
-        edit.make(code)
-    plan = Plan(
-        "sqlite",
-        1,
-        fifo=True,
-        batches=30,
-        failpoints=(dies_at,) if dies_at else (),
-        kills_each=3,
-        longest_s=60,
-        code=code,
-    )
-    return {violation.rule for violation in run(plan, directory / "run").violations}
+@contextmanager
+def trial(directory: Path, code: Path, softhsm_module: Path, preset: Preset) -> Iterator[Trial]:
+    """Open a site whose service is of the source tree `code`."""
+    directory.mkdir()
+    with TemporaryDirectory(prefix="shim") as short, ExitStack() as stack:  # a socket's path must be short
+        shim = Shim(Path(short))
+        extra = shim.environment(softhsm_module, preset, latency=False) | {"SIGNER_HSM__MODULE": str(LIBRARY)}
+        site = stack.enter_context(open_site(directory, "sqlite", 1, fifo=True, code=code, extra=extra))
+        journals = [Journal(directory / f"{name}.jsonl") for name in ("sent", "out", "set-aside")]
+        collector = stack.enter_context(closing(Collector(site, journals[1], journals[2])))
+        yield Trial(site, Feeder(site, Mill(1), journals[0], collector.is_out), collector, shim)
 
 
-def test_with_every_guard_in_its_place_nothing_is_found(tmp_path: Path) -> None:
-    """What the others find is not the driver's own doing."""
-    assert play(tmp_path, [], "forwarded") == set()
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name.replace(" ", "-"))
+def test_what_a_guard_holds_back_is_found_without_it(
+    guard: Guard, tmp_path: Path, softhsm_module: Path, preset: Preset
+) -> None:
+    """With one guard taken out, what must never happen does, and the checker names it."""
+    code = guard.taken_out(tmp_path / "code")
+    with trial(tmp_path / "run", code, softhsm_module, preset) as made:
+        if guard.killed_at:
+            made.kill_at(guard.killed_at, guard.sends)
+            (service,) = made.site.services
+            process = service.start()
+        else:
+            process = made.start()
+            if guard.wrong_signature:
+                made.shim.spoil_signatures("flip", times=1)
+            made.send(guard.sends)
+        # Without the guard named "delete" it never is.
+        settled = made.is_out if guard.finds == "left_behind" else made.is_empty
+        found = made.finish(process, settled)
+    assert guard.finds in {violation.rule for violation in found}, found
 
 
-@pytest.mark.parametrize("name", GUARDS)
-def test_a_guard_that_is_taken_out_is_missed(tmp_path: Path, name: str) -> None:
-    """Without it, what must never happen happens, and the checker says so."""
-    guard = GUARDS[name]
-    edits = [guard.out] if guard.fault is None else [guard.out, guard.fault]
-    assert guard.finds in play(tmp_path, edits, guard.dies_at)
+@pytest.mark.timeout(240)
+def test_with_every_guard_in_its_place_nothing_is_found(tmp_path: Path, softhsm_module: Path, preset: Preset) -> None:
+    """The same batches, the same deaths and the same wrong signature do no harm to the service as it is."""
+    with trial(tmp_path / "run", ROOT, softhsm_module, preset) as made:
+        for failpoint in sorted({guard.killed_at for guard in GUARDS if guard.killed_at}):
+            made.kill_at(failpoint, ("good", "bad"))
+        process = made.start()
+        made.shim.spoil_signatures("flip", times=1)
+        made.send(("good", "rival", *("bad",) * 11))
+        found = made.finish(process, made.is_empty)
+    assert found == []
