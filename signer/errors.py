@@ -153,6 +153,13 @@ class PayloadAbsentError(InvalidInputError):
     remedy = "Store the body before its pointer is sent, and keep it for as long as the queue keeps messages."
 
 
+class DigestNotIndexedError(InvalidInputError):
+    """This ledger cannot be asked by digest: its table lacks the index for that."""
+
+    code = "digest_not_indexed"
+    remedy = "Ask by `transaction_id`, or have the index made."
+
+
 # --- who may, and what was signed before --------------------------------------------------------------------------
 
 

@@ -1,11 +1,23 @@
-"""The core's questions that sign nothing: is this signature ours? would this be signed? Each is on record."""
+"""The core's questions that sign nothing: is this signature ours? what was signed? Each is on record."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from signer.ports import AuditEntry, AuditLog, KeyRing, KeyVersion, Origin, VersionState
+from signer.authority import Authority
+from signer.errors import NotAuthorisedError
+from signer.policy import AUDITOR
+from signer.ports import (
+    AuditEntry,
+    AuditLog,
+    Binding,
+    KeyRing,
+    KeyVersion,
+    Origin,
+    SignatureRegister,
+    VersionState,
+)
 from signer.signatures import Algorithm, verifies
 from signer.work import timestamp
 
@@ -31,12 +43,30 @@ class Verdict:
     audit_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What an auditor looks for: one of the two."""
+
+    transaction_id: str | None = None
+    digest: bytes | None = None
+    """SHA-256 of the canonical bytes (32 bytes)."""
+
+
 class Inquiries:
     """Answers from what is in memory and in the stores; the HSM is never asked."""
 
-    def __init__(self, key_ring: KeyRing, audit: AuditLog, wall_clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        key_ring: KeyRing,
+        register: SignatureRegister,
+        audit: AuditLog,
+        authority: Authority,
+        wall_clock: Callable[[], datetime],
+    ) -> None:
         self._key_ring = key_ring
+        self._register = register
         self._audit = audit
+        self._authority = authority
         self._wall_clock = wall_clock
 
     def key_versions(self, alias: str) -> tuple[KeyVersion, ...]:
@@ -58,6 +88,37 @@ class Inquiries:
         signed_by = next((version for version in tried if _signed(version, wanted)), None)
         (audit_id,) = self._audit.append([self._entry_of(wanted, signed_by, origin)])
         return Verdict(signed_by, tried, audit_id)
+
+    def search(self, wanted: Search, origin: Origin) -> tuple[list[Binding], str]:
+        """Give what was claimed and signed, to an auditor, and the id of the record that tells of it.
+
+        Raises `NotAuthorisedError` (on record, too), `DigestNotIndexedError`, `LedgerUnavailableError`,
+        `AuditUnavailableError`.
+        """
+        if not self._authority.current().has_role(origin.caller, AUDITOR):
+            error = NotAuthorisedError("this caller does not have the role `auditor`")
+            self._audit.append([self._search_entry(wanted, origin, "refused", error.code)])
+            raise error
+        if wanted.digest is not None:
+            found = self._register.by_digest(wanted.digest)
+        else:
+            found = self._register.by_transaction(wanted.transaction_id or "")
+        (audit_id,) = self._audit.append([self._search_entry(wanted, origin, "done")])
+        return list(found), audit_id
+
+    def _search_entry(self, wanted: Search, origin: Origin, outcome: str, error_code: str | None = None) -> AuditEntry:
+        return AuditEntry(
+            time=timestamp(self._wall_clock()),
+            operation="search",
+            outcome=outcome,
+            error_code=error_code,
+            entrance=origin.entrance,
+            caller=origin.caller,
+            channel=origin.channel,
+            message_id=origin.message_id,
+            transaction_id=wanted.transaction_id,
+            digest=None if wanted.digest is None else "sha256:" + wanted.digest.hex(),
+        )
 
     def _entry_of(self, wanted: VerificationRequest, signed_by: KeyVersion | None, origin: Origin) -> AuditEntry:
         return AuditEntry(

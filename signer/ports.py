@@ -159,6 +159,8 @@ class Claim:
     algorithm: str
     key_label: str | None = field(default=None, compare=False)
     """The version of the key that it is to be signed with; it does not bind."""
+    caller: str | None = field(default=None, compare=False)
+    """Who asked; it does not bind either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,34 @@ class Claimed:
     token: str
     is_first: bool = False
     """Whether it bound the transaction; else it took over a claim that someone had before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What was claimed, and the signature that is kept for it; None while there is none."""
+
+    claim: Claim
+    """As it was made first."""
+    signature: Signature | None
+
+
+class SignatureRegister(Protocol):
+    """What the ledger knows, for who asks and changes nothing; every call raises `LedgerUnavailableError`."""
+
+    def peek(self, claim: Claim) -> Signature | SignerError | None:
+        """Give what the ledger would answer to the claim now; None: it would be granted. MUST leave nothing behind."""
+        ...
+
+    def by_transaction(self, transaction_id: str) -> Sequence[Binding]:
+        """Give every binding of a transaction, one for each key alias."""
+        ...
+
+    def by_digest(self, digest: bytes) -> Sequence[Binding]:
+        """Give the newest bindings of a digest (32 bytes), so many as one answer may hold.
+
+        MUST NOT cost more the more transactions there are. Raises `DigestNotIndexedError` where it would.
+        """
+        ...
 
 
 class SignOnceLedger(Protocol):
@@ -212,7 +242,8 @@ class AuditEntry:
     time: str
     """RFC 3339, UTC, microseconds."""
     operation: str
-    """`sign`, `probe`, `authenticate`, `quarantine`, `key.drifted`, `key.rotated`, `key.overdue`, `hsm.breaker`,
+    """`sign`, `probe`, `verify`, `dry_run`, `search`,
+    `authenticate`, `quarantine`, `key.drifted`, `key.rotated`, `key.overdue`, `hsm.breaker`,
     `policy.loaded`, `policy.changed`, `policy.refused`, `policy.killed`, `policy.revived`, `store.begin`,
     `service.start`, `service.stop`, `audit.repair`."""
     outcome: str

@@ -73,7 +73,7 @@ class SigningService:
         nothing is signed once one request is refused; the caller then releases nothing if one of them failed.
         Raises nothing of its own: each failure is the outcome of the requests it concerns.
         """
-        works = [Work(request) for request in requests]
+        works = [Work(request, origin.caller) for request in requests]
         try:
             # Neither a change of policy nor the instant of a rotation splits what came in together.
             versions = VersionsInForce(self._key_ring, self._wall_clock())

@@ -31,10 +31,12 @@ from signer.hsm.keyring import HsmKeyRing, Limits
 from signer.hsm.latch import Latch
 from signer.hsm.module import crypto_user_of
 from signer.inquiries import Inquiries
+from signer.ledger.register import open_register
 from signer.metrics import Metrics
 from signer.policy import Grant, policy_of
 from signer.policy_watch import PolicySource, PolicyWatch
 from signer.readiness import Readiness
+from signer.rehearsal import Rehearsal
 from signer.settings import HttpSettings, Settings, SqsSettings, read_pin
 from signer.signing import SigningService
 from signer.sqs.client import make_clients
@@ -125,6 +127,7 @@ class _Core:
 
     service: SigningService
     inquiries: Inquiries
+    rehearsal: Rehearsal
     readiness: Readiness
     audit: FileAuditLog
     ledger: Ledger
@@ -150,8 +153,10 @@ def _open_core(settings: Settings, logger: logs.Logger) -> Iterator[_Core]:
         readiness.also_prove("audit log", lambda: None, lambda: audit.healthy)
         readiness.heed(watch.warnings)
         readiness.heed(key_ring.warnings)
-        inquiries = Inquiries(key_ring, audit, utc_now)
-        yield _Core(service, inquiries, readiness, audit, ledger, metrics, watch)
+        register = stack.enter_context(open_register(settings.ledger))
+        inquiries = Inquiries(key_ring, register, audit, watch.authority, utc_now)
+        rehearsal = Rehearsal(key_ring, register, audit, watch.authority, utc_now)
+        yield _Core(service, inquiries, rehearsal, readiness, audit, ledger, metrics, watch)
 
 
 def _run(core: _Core, settings: Settings, logger: logs.Logger) -> bool:
@@ -205,6 +210,7 @@ def _build_api(
     parts = Parts(
         core.service,
         core.inquiries,
+        core.rehearsal,
         core.readiness,
         credentials.authenticator,
         core.metrics,

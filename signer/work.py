@@ -39,6 +39,7 @@ class Work:
     """One transaction between its request and its outcome; the first error ends it."""
 
     request: SigningRequest
+    caller: str
     key: SigningKey | None = None
     chosen_at: str | None = None
     """When `key` was chosen among the versions of its alias."""
@@ -72,7 +73,8 @@ class Work:
         """Give the claim that must be durable before the HSM is asked."""
         request = self.request
         label = self.key.label if self.key is not None else None
-        return Claim(request.key_alias, request.transaction_id, request.digest, request.algorithm.name, label)
+        name = request.algorithm.name
+        return Claim(request.key_alias, request.transaction_id, request.digest, name, label, self.caller)
 
     def accept(self, answer: Claimed | Signature | SignerError) -> None:
         """Take the ledger's answer to the claim."""

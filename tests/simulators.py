@@ -34,6 +34,7 @@ from signer.metrics import Metrics
 from signer.policy import Grant, policy_of
 from signer.ports import (
     AuditEntry,
+    Binding,
     Claim,
     Claimed,
     KeyVersion,
@@ -44,6 +45,7 @@ from signer.ports import (
     VersionState,
     let_all_pass,
 )
+from signer.rehearsal import Rehearsal
 from signer.signatures import fingerprint
 from signer.signing import SigningService
 from signer.versions import Candidate, Standing, states
@@ -103,6 +105,11 @@ class SimulatedKeyRing(Holdable):
         version = SimulatedVersion(_signing_key(alias, label), active_from)
         self._versions[alias].append(version)
         return version
+
+    def not_ready(self, alias: str, why: str) -> None:
+        """Let no version of a key be ready."""
+        for version in self._versions[alias]:
+            version.not_ready = why
 
     def aliases(self) -> tuple[str, ...]:
         return tuple(self._versions)
@@ -198,6 +205,8 @@ class SimulatedLedger:
         self._tokens = 0
         self._claim_faults = Faults()
         self._complete_faults = Faults()
+        self._peek_faults = Faults()
+        self._search_faults = Faults()
         self.sizes: dict[str, list[int]] = {"claim": [], "complete": [], "release": [], "withdraw": []}
         """How many transactions each call brought."""
 
@@ -239,6 +248,37 @@ class SimulatedLedger:
         self.sizes["complete"].append(len(results))
         with self._lock:
             return [self._complete(claimed, signature) for claimed, signature in results]
+
+    def peek(self, claim: Claim) -> Signature | SignerError | None:
+        """What `claim` would give; None: it would be granted."""
+        self._peek_faults.strike()
+        with self._lock:
+            row = self._rows.get((claim.key_alias, claim.transaction_id))
+        if row is None:
+            return None
+        if row.claim != claim:
+            return ConflictError("this transaction is bound to other content")
+        busy = ClaimInProgressError("this transaction is being signed by another request")
+        return row.signature or (busy if row.token is not None else None)
+
+    def fail_next_peek(self, error: Exception, times: int = 1) -> None:
+        """Let calls of `peek` raise `error`."""
+        self._peek_faults.add(error, times)
+
+    def fail_next_search(self, error: Exception, times: int = 1) -> None:
+        """Let calls of `by_transaction` raise `error`."""
+        self._search_faults.add(error, times)
+
+    def by_transaction(self, transaction_id: str) -> list[Binding]:
+        self._search_faults.strike()
+        return self._bindings(lambda claim: claim.transaction_id == transaction_id)
+
+    def by_digest(self, digest: bytes) -> list[Binding]:
+        return self._bindings(lambda claim: claim.digest == digest)
+
+    def _bindings(self, wanted: Callable[[Claim], bool]) -> list[Binding]:
+        with self._lock:
+            return [Binding(row.claim, row.signature) for row in self._rows.values() if wanted(row.claim)]
 
     def release(self, claims: Sequence[Claimed]) -> None:
         self.sizes["release"].append(len(claims))
@@ -327,7 +367,12 @@ class Simulation:
     @functools.cached_property
     def inquiries(self) -> Inquiries:
         """What signs nothing."""
-        return Inquiries(self.key_ring, self.audit, lambda: datetime.now(UTC))
+        return Inquiries(self.key_ring, self.ledger, self.audit, self.authority, lambda: datetime.now(UTC))
+
+    @functools.cached_property
+    def rehearsal(self) -> Rehearsal:
+        """What tries."""
+        return Rehearsal(self.key_ring, self.ledger, self.audit, self.authority, lambda: datetime.now(UTC))
 
 
 def simulate(callers_by_key: Mapping[str, frozenset[str]], *, require_transaction_id: bool = True) -> Simulation:

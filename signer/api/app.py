@@ -26,6 +26,7 @@ from signer.api.keys import KeyEndpoints
 from signer.api.pages import Pages
 from signer.api.parts import Parts
 from signer.api.problems import UNKNOWN_PROBLEM, Problem
+from signer.api.search import SearchEndpoint
 from signer.api.sign import SignEndpoint
 from signer.api.verify import VerifyEndpoint
 from signer.errors import InvalidInputError, SignerError
@@ -63,6 +64,7 @@ def create_app(parts: Parts) -> FastAPI:
         "/v1/sign-batch", BatchEndpoint(parts, intake).sign, methods=["POST"], **openapi.sign_batch(max_items)
     )
     app.add_api_route("/v1/verify", VerifyEndpoint(parts, intake).verify, methods=["POST"], **openapi.VERIFY)
+    app.add_api_route("/v1/signatures", SearchEndpoint(parts, intake).search, **openapi.SEARCH)
     _add_key_routes(app, KeyEndpoints(parts))
     Pages().add_to(app)
     if parts.settings.health is None:

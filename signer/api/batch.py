@@ -1,7 +1,7 @@
 """`POST /v1/sign-batch`: many transactions under one key; each is answered for itself, in order."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from signer import strict_json
+from signer.api.answers import answer_of
 from signer.api.body import MEDIA_TYPE
 from signer.api.idempotency import HEADER, stand_in_id
 from signer.api.intake import ENTRANCE, Exchange, Intake
@@ -25,8 +26,9 @@ from signer.errors import (
     UnavailableError,
     UnknownKeyError,
 )
+from signer.rehearsal import Rehearsed
 from signer.transactions import SigningRequest
-from signer.work import Outcome, Refused, Signed
+from signer.work import Outcome, Refused
 
 _OF_THE_WHOLE: Final = (
     KilledError, NotAuthorisedError, RateLimitedError, SignatureInvalidError, TooManyTransactionsError,
@@ -39,6 +41,7 @@ class BatchEndpoint:
 
     def __init__(self, parts: Parts, intake: Intake) -> None:
         self._service = parts.service
+        self._rehearsal = parts.rehearsal
         self._metrics = parts.metrics
         self._max_items = parts.settings.max_batch_transactions
         self._intake = intake
@@ -49,50 +52,64 @@ class BatchEndpoint:
 
     def _sign(self, idempotency_keys: list[str], body: bytes, exchange: Exchange) -> Response:
         caller = exchange.origin.caller
-        items = parse_sign_batch(body, self._max_items, partial(stand_in_id, idempotency_keys, caller))
+        items, dry_run = parse_sign_batch(body, self._max_items, partial(stand_in_id, idempotency_keys, caller))
         requests = [item.request for item in items if isinstance(item.request, SigningRequest)]
-        answers = iter(self._service.sign_many(requests, exchange.origin, exchange.deadline, exchange.watch))
-        outcomes = [
-            next(answers) if isinstance(item.request, SigningRequest) else Refused(item.request) for item in items
-        ]
+        answers: Iterator[Outcome | Rehearsed]
+        if dry_run:
+            answers = iter(self._rehearsal.rehearse(requests, exchange.origin))
+        else:
+            answers = iter(self._service.sign_many(requests, exchange.origin, exchange.deadline, exchange.watch))
+        return self._answer(items, _outcomes(items, answers), exchange, dry_run=dry_run)
+
+    def _answer(
+        self, items: list[BatchItem], outcomes: list[Outcome | Rehearsed], exchange: Exchange, *, dry_run: bool
+    ) -> Response:
         counts = _count(outcomes)
-        exchange.about |= counts
-        if counts["failed"] < len(items):
+        exchange.about |= {**counts, "dry_run": dry_run}
+        if counts["failed"] < len(items) and not dry_run:
             self._metrics.last_success.labels(ENTRANCE).set_to_current_time()
         results = [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
         problem = _common_problem(outcomes)
         if problem is not None:
             exchange.about["code"] = problem.code
             return problem.response(exchange.origin.message_id, results=results)
-        return Response(strict_json.dumps({**counts, "results": results}), media_type=MEDIA_TYPE)
+        return Response(strict_json.dumps({"dry_run": dry_run, **counts, "results": results}), media_type=MEDIA_TYPE)
 
 
-def _count(outcomes: Sequence[Outcome]) -> dict[str, int]:
+def _outcomes(items: Sequence[BatchItem], answers: Iterator[Outcome | Rehearsed]) -> list[Outcome | Rehearsed]:
+    return [next(answers) if isinstance(item.request, SigningRequest) else Refused(item.request) for item in items]
+
+
+def _count(outcomes: Sequence[Outcome | Rehearsed]) -> dict[str, int]:
     names = Counter(_name(outcome) for outcome in outcomes)
     return {name: names[name] for name in ("signed", "replayed", "failed")}
 
 
-def _name(outcome: Outcome) -> str:
+def _name(outcome: Outcome | Rehearsed) -> str:
     if isinstance(outcome, Refused):
         return "failed"
     return "replayed" if outcome.replayed else "signed"
 
 
-def _common_problem(outcomes: Sequence[Outcome]) -> Problem | None:
+def _common_problem(outcomes: Sequence[Outcome | Rehearsed]) -> Problem | None:
     """Give what keeps the whole batch from being signed, where that is one thing and none of the items' fault."""
     errors = [outcome.error for outcome in outcomes if isinstance(outcome, Refused)]
     one_reason = len(errors) == len(outcomes) and len({error.code for error in errors}) == 1
     return Problem.of(errors[0]) if one_reason and isinstance(errors[0], _OF_THE_WHOLE) else None
 
 
-def _result(item: BatchItem, outcome: Outcome) -> dict[str, Any]:
+def _result(item: BatchItem, outcome: Outcome | Rehearsed) -> dict[str, Any]:
     names = {"reference": item.reference, "transaction_id": item.transaction_id}
-    answer = _signature(outcome) if isinstance(outcome, Signed) else _error(outcome.error, outcome.audit_id)
-    return {name: value for name, value in names.items() if value is not None} | dict(answer)
+    named = {name: value for name, value in names.items() if value is not None}
+    if isinstance(outcome, Refused):
+        return named | dict(_error(outcome.error, outcome.audit_id))
+    return named | answer_of(_request_of(item), outcome)
 
 
-def _signature(outcome: Signed) -> Mapping[str, Any]:
-    return {"signature": outcome.signature.to_message()}
+def _request_of(item: BatchItem) -> SigningRequest:
+    if isinstance(item.request, SigningRequest):
+        return item.request
+    raise AssertionError  # pragma: no cover - what cannot be read is refused
 
 
 def _error(error: SignerError, audit_id: str | None) -> Mapping[str, Any]:

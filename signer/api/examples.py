@@ -59,7 +59,8 @@ def _problem(status: int, code: str, detail: str, **more: Any) -> dict[str, Any]
 
 
 def _signed(transaction_id: str, algorithm: str = _PKCS1) -> dict[str, Any]:
-    return {"transaction_id": transaction_id, "signature": _signature(algorithm)}
+    jose = "PS256" if algorithm == _PSS else "RS256"
+    return {"transaction_id": transaction_id, "jose_algorithm": jose, "signature": _signature(algorithm)}
 
 
 SIGN: Final[Examples] = {
@@ -77,6 +78,23 @@ SIGN: Final[Examples] = {
         "A digest, with PSS",
         _signed("TXN-000003", _PSS),
         {"key": _KEY, "transaction_id": "TXN-000003", "digest": _DIGEST, "algorithm": _PSS},
+    ),
+    "dry_run": Example(
+        "Would this be signed?",
+        {
+            "transaction_id": "TXN-000006",
+            "jose_algorithm": "RS256",
+            "dry_run": {
+                "outcome": "signed",
+                "algorithm": _PKCS1,
+                "key_alias": _KEY,
+                "key_label": _LABEL,
+                "key_fingerprint": _FINGERPRINT,
+                "digest": _DIGEST,
+                "audit_id": _AUDIT_ID,
+            },
+        },
+        {"key": _KEY, "transaction_id": "TXN-000006", "message": _MESSAGE, "dry_run": True},
     ),
     "conflict": Example(
         "Other content under an id that was signed",
@@ -106,6 +124,7 @@ SIGN_BATCH: Final[Examples] = {
     "partly": Example(
         "Three items, of which one cannot be signed",
         {
+            "dry_run": False,
             "signed": 2,
             "replayed": 0,
             "failed": 1,
@@ -165,6 +184,25 @@ VERIFY: Final[Examples] = {
             "audit_id": _AUDIT_ID,
         },
         {"key": _KEY, "digest": _DIGEST, "algorithm": _PSS, "signature": _SIGNATURE},
+    ),
+}
+SEARCH: Final[Examples] = {
+    "found": Example(
+        "What was signed for a transaction",
+        {
+            "signatures": [
+                {
+                    "transaction_id": "TXN-000001",
+                    "key_alias": _KEY,
+                    "caller": "http:spiffe://bank.example/payments",
+                    "algorithm": _PKCS1,
+                    "jose_algorithm": "RS256",
+                    "digest": _DIGEST,
+                    "signature": _signature(),
+                }
+            ],
+            "audit_id": _AUDIT_ID,
+        },
     ),
 }
 _KEY_ANSWER: Final = {

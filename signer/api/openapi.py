@@ -140,6 +140,31 @@ VERIFY: Final = _operation(
     tags=["Signing"],
     requestBody=_body(schemas.VERIFY_REQUEST, examples.VERIFY),
 )
+SEARCH: Final = _operation(
+    "findSignatures",
+    "Was this signed, when, with which key, for whom? For callers with the role `auditor`",
+    _json(schemas.SearchAnswer),
+    examples.SEARCH,
+    (401, 403, 504),
+    tags=["Signing"],
+    parameters=[
+        {
+            "name": "transaction_id",
+            "in": "query",
+            "required": False,
+            "description": "Exactly one of the two is to be given.",
+            "schema": schemas.IDENTIFIER,
+            "example": "TXN-000001",
+        },
+        {
+            "name": "digest",
+            "in": "query",
+            "required": False,
+            "description": "SHA-256, in standard padded base64; its `+` and `/` percent-encoded.",
+            "schema": schemas.SEARCH_DIGEST,
+        },
+    ],
+)
 LIST_KEYS: Final = _operation(
     "listKeys", "List the keys", _json(schemas.KeysAnswer), examples.LIST_KEYS, (401,), tags=["Keys"]
 )

@@ -7,6 +7,7 @@ from signer.inquiries import Inquiries
 from signer.logs import Logger
 from signer.metrics import Metrics
 from signer.readiness import Readiness
+from signer.rehearsal import Rehearsal
 from signer.settings import HttpSettings
 from signer.signing import SigningService
 
@@ -17,6 +18,7 @@ class Parts:
 
     service: SigningService
     inquiries: Inquiries
+    rehearsal: Rehearsal
     readiness: Readiness
     authenticator: Authenticator
     metrics: Metrics

@@ -1,7 +1,7 @@
 """What the bodies of requests say: strictly read, and refused with a code where they say it wrongly; pure."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from signer.errors import (
     InvalidTransactionError,
     TooManyTransactionsError,
 )
-from signer.inquiries import VerificationRequest
+from signer.inquiries import Search, VerificationRequest
 from signer.signatures import Algorithm
 from signer.transactions import (
     CONTENTS,
@@ -27,8 +27,9 @@ from signer.transactions import (
     transaction_digest,
 )
 
-_SIGN_MEMBERS: Final = frozenset({"key", "transaction_id", "algorithm", *CONTENTS})
-_BATCH_MEMBERS: Final = frozenset({"key", "algorithm", "transactions"})
+DRY_RUN: Final = "dry_run"
+_SIGN_MEMBERS: Final = frozenset({DRY_RUN, "key", "transaction_id", "algorithm", *CONTENTS})
+_BATCH_MEMBERS: Final = frozenset({DRY_RUN, "key", "algorithm", "transactions"})
 _ITEM_MEMBERS: Final = frozenset({"reference", "transaction_id", *CONTENTS})
 _VERIFY_MEMBERS: Final = frozenset({"key", "algorithm", "signature", *CONTENTS})
 
@@ -44,27 +45,29 @@ class BatchItem:
     request: SigningRequest | InvalidInputError
 
 
-def parse_sign(body: bytes, stand_in_id: str) -> SigningRequest:
+def parse_sign(body: bytes, stand_in_id: str) -> tuple[SigningRequest, bool]:
     """Read the body of `/v1/sign`; raises a subclass of `InvalidInputError`.
 
-    `stand_in_id` takes the place of a transaction id that is not given.
+    `stand_in_id` takes the place of a transaction id that is not given. Tells, too, whether it is only to be tried.
     """
     document = _object_in(body)
     only_members(document, _SIGN_MEMBERS)
-    return _signing_request(document, identifier(document, "key"), algorithm_of(document), stand_in_id)
+    key_alias, algorithm = identifier(document, "key"), algorithm_of(document)
+    return _signing_request(document, key_alias, algorithm, stand_in_id), _dry_run_of(document)
 
 
-def parse_sign_batch(body: bytes, max_items: int, stand_in_id: Callable[[int], str]) -> list[BatchItem]:
+def parse_sign_batch(body: bytes, max_items: int, stand_in_id: Callable[[int], str]) -> tuple[list[BatchItem], bool]:
     """Read the body of `/v1/sign-batch`; raises `InvalidInputError` where the batch itself is wrong.
 
     What is wrong with one item stands in its place. `stand_in_id` names the item of an index that names itself not.
+    Tells, too, whether they are only to be tried.
     """
     document = _object_in(body)
     only_members(document, _BATCH_MEMBERS)
-    key_alias, algorithm = identifier(document, "key"), algorithm_of(document)
+    key_alias, algorithm, dry_run = identifier(document, "key"), algorithm_of(document), _dry_run_of(document)
     items = _items_of(document, max_items)
     counts = Counter(_name_in(item, "transaction_id") for item in items)
-    return [
+    parsed = [
         BatchItem(
             _name_in(item, "reference"),
             _name_in(item, "transaction_id"),
@@ -72,6 +75,7 @@ def parse_sign_batch(body: bytes, max_items: int, stand_in_id: Callable[[int], s
         )
         for index, item in enumerate(items)
     ]
+    return parsed, dry_run
 
 
 def parse_verify(body: bytes) -> VerificationRequest:
@@ -106,6 +110,26 @@ def _signing_request(
         names_transaction=named,
         content=content_of(document),
     )
+
+
+def _dry_run_of(document: Mapping[str, Any]) -> bool:
+    wanted = document.get(DRY_RUN, False)
+    if isinstance(wanted, bool):
+        return wanted
+    msg = f"`{DRY_RUN}` is neither true nor false"
+    raise InvalidInputError(msg)
+
+
+def parse_search(query: Sequence[tuple[str, str]]) -> Search:
+    """Read the query of `/v1/signatures`: one parameter, once; raises a subclass of `InvalidInputError`."""
+    match query:
+        case [("transaction_id", value)]:
+            return Search(transaction_id=identifier({"transaction_id": value}, "transaction_id"))
+        case [("digest", value)]:
+            return Search(digest=transaction_digest({"digest": value}, ("digest",)))
+        case _:
+            msg = "the query is not exactly one of `transaction_id` and `digest`"
+            raise InvalidInputError(msg)
 
 
 def _items_of(document: Mapping[str, Any], max_items: int) -> list[Any]:

@@ -55,6 +55,13 @@ _ALGORITHM: Final[Schema] = {
 }
 
 
+_DRY_RUN: Final[Schema] = {
+    "type": "boolean",
+    "default": False,
+    "description": "Do all but sign: policy, limits, keys and ledger answer, on record; nothing stays claimed.",
+}
+
+
 def _request(required: list[str], properties: Mapping[str, Any], **more: Any) -> Schema:
     return {
         "type": "object",
@@ -71,6 +78,7 @@ SIGN_REQUEST: Final = _request(
         "key": _KEY,
         "transaction_id": {**IDENTIFIER, "description": _TRANSACTION_ID},
         "algorithm": _ALGORITHM,
+        "dry_run": _DRY_RUN,
         **_CONTENT,
     },
     oneOf=_ONE_CONTENT,
@@ -91,7 +99,8 @@ def sign_batch_request(max_items: int) -> Schema:
     anything = {"description": "Anything else is answered with an error in its place."}
     item = {"anyOf": [_BATCH_ITEM, anything]}
     items = {"type": "array", "minItems": 1, "maxItems": max_items, "items": item}
-    return _request(["key", "transactions"], {"key": _KEY, "algorithm": _ALGORITHM, "transactions": items})
+    properties = {"key": _KEY, "algorithm": _ALGORITHM, "dry_run": _DRY_RUN, "transactions": items}
+    return _request(["key", "transactions"], properties)
 
 
 VERIFY_REQUEST: Final = _request(
@@ -125,12 +134,29 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class DryRun(_Answer):
+    """What would have become of a transaction, with which key, had it not been tried only."""
+
+    outcome: Literal["signed", "replayed"]
+    algorithm: str
+    key_alias: str
+    key_label: str
+    key_fingerprint: str
+    digest: str
+    audit_id: str
+
+
 class SignAnswer(_Answer):
-    """A released signature; the same to the last byte whenever the same transaction is asked for again."""
+    """A released signature; the same to the last byte whenever the same transaction is asked for again.
+
+    `dry_run` stands in its place where that was asked for.
+    """
 
     transaction_id: str | None = None
     """Absent where the request named none."""
-    signature: Signature
+    jose_algorithm: str
+    signature: Signature | None = None
+    dry_run: DryRun | None = None
 
 
 class ItemError(_Answer):
@@ -145,17 +171,20 @@ class ItemError(_Answer):
 
 
 class BatchResult(_Answer):
-    """What became of one item: `signature` or `error`."""
+    """What became of one item: `signature`, `dry_run` or `error`."""
 
     reference: str | None = None
     transaction_id: str | None = None
+    jose_algorithm: str | None = None
     signature: Signature | None = None
+    dry_run: DryRun | None = None
     error: ItemError | None = None
 
 
 class BatchAnswer(_Answer):
     """A result for each item, in the order of the request, and how many of each kind there are."""
 
+    dry_run: bool
     signed: int
     replayed: int
     failed: int
@@ -180,6 +209,26 @@ class VerifyAnswer(_Answer):
     jose_algorithm: str
     digest: str
     tried: list[VersionTried]
+    audit_id: str
+
+
+class FoundSignature(_Answer):
+    """What was claimed, for whom, and its signature; null while there is none."""
+
+    transaction_id: str
+    key_alias: str
+    caller: str | None
+    """Who asked first; null in what an earlier version kept."""
+    algorithm: str
+    jose_algorithm: str
+    digest: str
+    signature: Signature | None
+
+
+class SearchAnswer(_Answer):
+    """What the ledger knows, at most 100 for a digest."""
+
+    signatures: list[FoundSignature]
     audit_id: str
 
 
@@ -262,8 +311,10 @@ class Problem(BaseModel):
 
 
 _MODELS: Final = (
-    SignAnswer, BatchAnswer, VerifyAnswer, KeyAnswer, KeysAnswer, Jwk, JwkSet, LiveAnswer, ReadyAnswer, Problem
+    SignAnswer, BatchAnswer, VerifyAnswer, SearchAnswer, KeyAnswer, KeysAnswer, Jwk, JwkSet, LiveAnswer, ReadyAnswer,
+    Problem,
 )  # fmt: skip
+SEARCH_DIGEST: Final[Schema] = {"type": "string", "contentEncoding": "base64", "pattern": _DIGEST_PATTERN}
 _PLACE: Final = "#/components/schemas/{model}"
 
 

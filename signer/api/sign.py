@@ -7,13 +7,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from signer import strict_json
+from signer.api.answers import answer_of
 from signer.api.body import MEDIA_TYPE
 from signer.api.idempotency import HEADER, REPLAYED_HEADER, stand_in_id
 from signer.api.intake import ENTRANCE, Exchange, Intake
 from signer.api.parts import Parts
 from signer.api.requests import parse_sign
 from signer.transactions import SigningRequest
-from signer.work import Refused, Signed
+from signer.work import Refused
 
 
 class SignEndpoint:
@@ -21,6 +22,7 @@ class SignEndpoint:
 
     def __init__(self, parts: Parts, intake: Intake) -> None:
         self._service = parts.service
+        self._rehearsal = parts.rehearsal
         self._aliases = frozenset(parts.inquiries.aliases())
         self._metrics = parts.metrics
         self._intake = intake
@@ -30,8 +32,10 @@ class SignEndpoint:
         return await self._intake.serve(request, "signed", partial(self._sign, request.headers.getlist(HEADER)))
 
     def _sign(self, idempotency_keys: list[str], body: bytes, exchange: Exchange) -> Response:
-        wanted = parse_sign(body, stand_in_id(idempotency_keys, exchange.origin.caller))
+        wanted, dry_run = parse_sign(body, stand_in_id(idempotency_keys, exchange.origin.caller))
         exchange.about |= self._about(wanted)
+        if dry_run:
+            return self._rehearse(wanted, exchange)
         (outcome,) = self._service.sign_many([wanted], exchange.origin, exchange.deadline, exchange.watch)
         if isinstance(outcome, Refused):
             exchange.audit_id = outcome.audit_id
@@ -40,14 +44,17 @@ class SignEndpoint:
         exchange.about |= {"audit_id": outcome.signature.audit_id, "replayed": outcome.replayed}
         # Beside the body, which is the same to the last byte whenever it is asked for.
         headers = {REPLAYED_HEADER: "true"} if outcome.replayed else None
-        return Response(_answer(wanted, outcome), headers=headers, media_type=MEDIA_TYPE)
+        return Response(strict_json.dumps(answer_of(wanted, outcome)), headers=headers, media_type=MEDIA_TYPE)
+
+    def _rehearse(self, wanted: SigningRequest, exchange: Exchange) -> Response:
+        (outcome,) = self._rehearsal.rehearse([wanted], exchange.origin)
+        exchange.audit_id = outcome.audit_id
+        exchange.about |= {"audit_id": outcome.audit_id, "dry_run": True}
+        if isinstance(outcome, Refused):
+            raise outcome.error
+        return Response(strict_json.dumps(answer_of(wanted, outcome)), media_type=MEDIA_TYPE)
 
     def _about(self, wanted: SigningRequest) -> dict[str, Any]:
         # An alias that is not configured is whatever the client made up.
         key = wanted.key_alias if wanted.key_alias in self._aliases else None
         return {"transaction_id": wanted.transaction_id, "key": key}
-
-
-def _answer(wanted: SigningRequest, outcome: Signed) -> bytes:
-    named = {"transaction_id": wanted.transaction_id} if wanted.names_transaction else {}
-    return strict_json.dumps({**named, "signature": outcome.signature.to_message()})

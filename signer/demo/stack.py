@@ -15,12 +15,13 @@ import boto3
 
 from signer.demo.processes import Program, free_port
 from signer.errors import ConfigurationError
-from signer.ledger.items import TTL
-from signer.ledger.table import KEY_SCHEMA
+from signer.ledger.items import KEY_ALIAS, TRANSACTION_ID, TTL
+from signer.ledger.table import DIGEST_INDEX, KEY_SCHEMA
 
 if TYPE_CHECKING:
     # Packages of types only, absent at run time.
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeDefinitionTypeDef, GlobalSecondaryIndexTypeDef
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
@@ -29,6 +30,16 @@ _QUEUES: Final = ("inbound", "outbound", "quarantine")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 # What the emulator wants to see; it checks none of it.
 _REGION: Final = "eu-central-1"
+_DIGEST_ATTRIBUTES: Final["tuple[AttributeDefinitionTypeDef, ...]"] = (
+    {"AttributeName": "digest", "AttributeType": "B"},
+)
+_DIGEST_INDEXES: Final["tuple[GlobalSecondaryIndexTypeDef, ...]"] = (
+    {
+        "IndexName": DIGEST_INDEX,
+        "KeySchema": [{"AttributeName": "digest", "KeyType": "HASH"}],
+        "Projection": {"ProjectionType": "KEYS_ONLY"},
+    },
+)
 _AWS: Final = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_REGION": _REGION}
 
 
@@ -101,14 +112,17 @@ class Emulator:
         self.s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": _REGION})
         return name
 
-    def create_table(self, name: str) -> str:
+    def create_table(self, name: str, *, digest_index: bool = True) -> str:
         """Create a table for a ledger, and give its name."""
         self.dynamodb.create_table(
             TableName=name,
             KeySchema=KEY_SCHEMA,
             AttributeDefinitions=[
-                {"AttributeName": each["AttributeName"], "AttributeType": "S"} for each in KEY_SCHEMA
+                {"AttributeName": TRANSACTION_ID, "AttributeType": "S"},
+                {"AttributeName": KEY_ALIAS, "AttributeType": "S"},
+                *(_DIGEST_ATTRIBUTES if digest_index else ()),
             ],
+            GlobalSecondaryIndexes=_DIGEST_INDEXES if digest_index else (),
             BillingMode="PAY_PER_REQUEST",
         )
         self.dynamodb.update_time_to_live(

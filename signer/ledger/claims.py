@@ -16,12 +16,12 @@ _BIND_NAME: Final = """
 """
 _BIND: Final = """
     INSERT INTO claims (number, transaction_id, key_alias, digest, algorithm, token, opening, claimed_at,
-        lease_expires_at, key_label)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        lease_expires_at, key_label, caller)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _COLUMNS: Final = """
     claims.transaction_id, claims.key_alias, digest, algorithm, token, opening, owner, claimed_at, lease_expires_at,
-    take_overs, former, signature, completed_at, key_label
+    take_overs, former, signature, completed_at, key_label, caller
 """
 _TABLES: Final = """
     all_names JOIN claims ON claims.number = all_names.number JOIN openings ON openings.number = claims.opening
@@ -33,6 +33,17 @@ _FIND: Final = f"""
 _FIND_ALL: Final = f"""
     SELECT {_COLUMNS} FROM {_TABLES} WHERE all_names.transaction_id = ? ORDER BY all_names.key_alias
 """  # noqa: S608
+FIND_DIGEST: Final = f"""
+    SELECT {_COLUMNS} FROM claims JOIN openings ON openings.number = claims.opening
+    WHERE digest = ?1 AND claims.number IN (
+        SELECT number FROM digests WHERE digest = ?1
+        UNION ALL SELECT number FROM claims WHERE number > (SELECT until FROM digests_indexed) AND digest = ?1
+    )
+    ORDER BY claims.number DESC LIMIT ?2
+"""  # noqa: S608
+_UNINDEXED: Final = """
+    SELECT digest, number FROM claims WHERE number > (SELECT until FROM digests_indexed) ORDER BY number LIMIT ?
+"""
 _OWN: Final = f"WHERE number = {_NUMBER} AND token = ? AND signature IS NULL"
 _TAKE_OVER: Final = f"""
     UPDATE claims SET token = ?, opening = ?, claimed_at = ?, lease_expires_at = ?, take_overs = ?, former = ? {_OWN}
@@ -45,7 +56,7 @@ _FORGET_NAME: Final = tuple(
     for index in ("names", "new_names")
 )
 _OLDEST: Final = """
-    SELECT number, transaction_id, key_alias, max(claimed_at, coalesce(completed_at, 0)) <= ?
+    SELECT number, transaction_id, key_alias, max(claimed_at, coalesce(completed_at, 0)) <= ?, digest
     FROM claims ORDER BY number LIMIT ?
 """
 
@@ -58,6 +69,8 @@ class Claims:
         self._opening = opening
         (last,) = connection.execute("SELECT max(number) FROM claims").fetchone()
         self._next_number = (last or 0) + 1
+        # Numbers beyond the last claim are given anew.
+        connection.execute("UPDATE digests_indexed SET until = min(until, ?)", (last or 0,))
 
     def bind(self, claim: Claim, token: str, now: float, lease_expires_at: float) -> bool:
         """Bind a transaction that nobody named before; False if somebody did."""
@@ -67,7 +80,7 @@ class Claims:
             return False
         self._next_number = number + 1
         row = (number, *names, claim.digest, claim.algorithm, token, self._opening, now, lease_expires_at)
-        self._connection.execute(_BIND, (*row, claim.key_label))
+        self._connection.execute(_BIND, (*row, claim.key_label, claim.caller))
         return True
 
     def find(self, claim: Claim) -> Record:
@@ -101,11 +114,21 @@ class Claims:
         return int(count)
 
     def fold(self, limit: int) -> int:
-        """Move up to `limit` names, neighbours of one another, into the large index; tells how many there were."""
+        """Move up to `limit` names, neighbours of one another, into the large index; tells how many there were.
+
+        As many digests are indexed with them.
+        """
         rows = self._connection.execute("SELECT * FROM new_names ORDER BY 1, 2 LIMIT ?", (limit,)).fetchall()
         self._connection.executemany("INSERT INTO names VALUES (?, ?, ?)", rows)
         self._connection.executemany(_FORGET_NAME[1], [row[:2] for row in rows])
+        self._index_digests(limit)
         return len(rows)
+
+    def _index_digests(self, limit: int) -> None:
+        rows = self._connection.execute(_UNINDEXED, (limit,)).fetchall()
+        if rows:
+            self._connection.executemany("INSERT OR IGNORE INTO digests VALUES (?, ?)", rows)
+            self._connection.execute("UPDATE digests_indexed SET until = ?", (rows[-1][1],))
 
     def forget(self, until: float, limit: int) -> int:
         """Forget those among the oldest `limit` transactions that nothing happened to since; tells how many."""
@@ -113,6 +136,8 @@ class Claims:
         forgotten = [row for row in rows if row[3]]
         self._connection.executemany("DELETE FROM claims WHERE number = ?", [row[:1] for row in forgotten])
         self._forget_names([row[1:3] for row in forgotten])
+        digests = [(row[4], row[0]) for row in forgotten]
+        self._connection.executemany("DELETE FROM digests WHERE digest = ? AND number = ?", digests)
         return len(forgotten)
 
     def _change(self, statement: str, values: tuple[object, ...], claim: Claim, token: str) -> bool:
@@ -129,11 +154,16 @@ def find_all(connection: sqlite3.Connection, transaction_id: str) -> list[Record
     return [_record(row) for row in connection.execute(_FIND_ALL, (transaction_id,))]
 
 
+def find_digest(connection: sqlite3.Connection, digest: bytes, limit: int) -> list[Record]:
+    """Give what is known of the newest transactions of a digest."""
+    return [_record(row) for row in connection.execute(FIND_DIGEST, (digest, limit))]
+
+
 def _record(row: Sequence[Any], opening: int | None = None) -> Record:
     transaction_id, key_alias, digest, algorithm, token, claimed_in, owner, claimed_at, lease_expires_at, *rest = row
-    take_overs, former, signature, completed_at, key_label = rest
+    take_overs, former, signature, completed_at, key_label, caller = rest
     return Record(
-        Claim(key_alias, transaction_id, digest, algorithm, key_label),
+        Claim(key_alias, transaction_id, digest, algorithm, key_label, caller),
         Holder(token, owner, claimed_at),
         lease_expires_at if opening in (None, claimed_in) else 0.0,
         take_overs,

@@ -35,7 +35,7 @@ def find(settings: LedgerSettings, transaction_id: str) -> list[Record]:
             return table.find_all(client, settings.table, transaction_id, time.time())
     if settings.path is None:  # pragma: no cover - the settings exclude it
         raise AssertionError
-    with _reading(settings.path) as connection:
+    with reading(settings.path) as connection:
         return claims.find_all(connection, transaction_id)
 
 
@@ -64,7 +64,8 @@ def rfc_3339(at_s: float) -> str:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Read a ledger's file beside the process that writes it."""
     if not path.is_file():
         msg = f"there is no ledger {path}"
         raise ConfigurationError(msg)

@@ -61,6 +61,8 @@ class Terms:
         }
         if wanted.claim.key_label is not None:
             item["key_label"] = {"S": wanted.claim.key_label}
+        if wanted.claim.caller is not None:
+            item["caller"] = {"S": wanted.claim.caller}
         return Write("Put", {"Item": item, **_condition(_FREE, {":now": _number(now)})})
 
     def take_over(self, record: Record, wanted: Claimed, now: float) -> Write:
@@ -114,6 +116,7 @@ def record_of(item: Item) -> Record:
             bytes(item["digest"]["B"]),
             item["algorithm"]["S"],
             item.get("key_label", {}).get("S"),
+            item.get("caller", {}).get("S"),
         )
         record = Record(
             claim,

@@ -5,7 +5,7 @@ from typing import Final
 
 from signer.errors import ConfigurationError
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 # Claims lie in the order in which they were bound: rows are written at the end of the file, and forgotten at its
 # beginning. Ids come in no order at all, and each new one changes a page somewhere in its index: so the newest names
@@ -27,7 +27,8 @@ _CLAIMS: Final = (
         former TEXT,
         signature TEXT,
         completed_at REAL,
-        key_label TEXT
+        key_label TEXT,
+        caller TEXT
     ) STRICT
     """,
     *(
@@ -43,9 +44,22 @@ _CLAIMS: Final = (
     ),
     "CREATE VIEW all_names AS SELECT * FROM new_names UNION ALL SELECT * FROM names",
 )
+# Digests come in no order either. Nobody who signs looks for one, so no commit indexes any: that is done behind the
+# commits, up to the claim of the number `until`; who looks for one reads the few claims beyond it.
+_DIGESTS: Final = (
+    """
+    CREATE TABLE digests (
+        digest BLOB NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (digest, number)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE TABLE digests_indexed (until INTEGER NOT NULL) STRICT",
+    "INSERT INTO digests SELECT digest, number FROM claims ORDER BY digest, number",
+    "INSERT INTO digests_indexed SELECT coalesce(max(number), 0) FROM claims",
+)
 _CREATE: Final = (
     "CREATE TABLE openings (number INTEGER PRIMARY KEY, opened_at REAL NOT NULL, owner TEXT NOT NULL) STRICT",
     *_CLAIMS,
+    *_DIGESTS,
 )
 # Version 1 had one index, kept by SQLite, and no history: who held a claim before, it cannot say.
 _FROM_1: Final = (
@@ -61,10 +75,13 @@ _FROM_1: Final = (
     """,
     "INSERT INTO names SELECT transaction_id, key_alias, number FROM claims ORDER BY transaction_id, key_alias",
     "DROP TABLE claims_1",
+    *_DIGESTS,
 )
+# Version 3 did not keep who asked, and could not be asked by digest.
+_FROM_3: Final = ("ALTER TABLE claims ADD COLUMN caller TEXT", *_DIGESTS)
 # Version 2 did not keep which version of a key a claim was made with.
-_FROM_2: Final = ("ALTER TABLE claims ADD COLUMN key_label TEXT",)
-_STEPS: Final = {0: _CREATE, 1: _FROM_1, 2: _FROM_2}
+_FROM_2: Final = ("ALTER TABLE claims ADD COLUMN key_label TEXT", *_FROM_3)
+_STEPS: Final = {0: _CREATE, 1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 import boto3
 
 from signer.aws import client_config, insist, making_client, region
-from signer.errors import ConfigurationError, LedgerUnavailableError
+from signer.errors import ConfigurationError, DigestNotIndexedError, LedgerUnavailableError
 from signer.ledger.items import KEY_ALIAS, TRANSACTION_ID, TTL, is_forgotten, record_of
 from signer.ledger.record import Record
 from signer.settings import LedgerSettings
@@ -19,6 +19,8 @@ KEY_SCHEMA: Final["tuple[KeySchemaElementTypeDef, ...]"] = (
     {"AttributeName": TRANSACTION_ID, "KeyType": "HASH"},
     {"AttributeName": KEY_ALIAS, "KeyType": "RANGE"},
 )
+DIGEST_INDEX: Final = "by-digest"
+"""May be made for who wants to ask by digest: key `digest` (HASH, B), projection KEYS_ONLY."""
 _CALLS: Final = 4
 """So many times of a call fit into the time of a commit: one that hangs is made again within it."""
 
@@ -67,3 +69,33 @@ def find_all(client: "DynamoDBClient", name: str, transaction_id: str, now: floa
     found = insist("Query", lambda: [item for page in pages for item in page["Items"]], LedgerUnavailableError)
     records = [(record_of(item), item) for item in found]
     return [record for record, item in records if not is_forgotten(item, now)]
+
+
+def find_digest(client: "DynamoDBClient", name: str, digest: bytes, limit: int, now: float) -> list[Record]:
+    """Give what is known of transactions of a digest; the index is a moment behind.
+
+    Raises `DigestNotIndexedError`, `LedgerUnavailableError`.
+    """
+    if not has_digest_index(client, name):
+        msg = f"this ledger cannot be asked by digest: its table has no index {DIGEST_INDEX}"
+        raise DigestNotIndexedError(msg)
+
+    def query() -> Any:
+        return client.query(
+            TableName=name,
+            IndexName=DIGEST_INDEX,
+            KeyConditionExpression="digest = :digest",
+            ExpressionAttributeValues={":digest": {"B": digest}},
+            Limit=limit,
+        )
+
+    names = insist("Query", query, LedgerUnavailableError)["Items"]
+    transaction_ids = dict.fromkeys(item[TRANSACTION_ID]["S"] for item in names)
+    found = [record for each in transaction_ids for record in find_all(client, name, each, now)]
+    return [record for record in found if record.claim.digest == digest]
+
+
+def has_digest_index(client: "DynamoDBClient", name: str) -> bool:
+    """Tell whether the table can be asked by digest; raises `LedgerUnavailableError`."""
+    table = insist("DescribeTable", lambda: client.describe_table(TableName=name)["Table"], LedgerUnavailableError)
+    return any(index["IndexName"] == DIGEST_INDEX for index in table.get("GlobalSecondaryIndexes", []))

@@ -22,9 +22,11 @@ from signer.api.app import create_app
 from signer.api.credentials import open_credentials
 from signer.api.parts import Parts
 from signer.api.server import ApiServer
+from signer.authority import Authority
 from signer.deadlines import Deadline
 from signer.errors import SignerError
 from signer.metrics import Metrics
+from signer.policy import CallerPolicy, Grant, Policy
 from signer.ports import RawSignature, SignTask
 from signer.readiness import Readiness
 from signer.settings import HttpSettings
@@ -33,7 +35,8 @@ from tests.simulators import SimulatedAuditLog, SimulatedKeyRing, SimulatedLedge
 
 ALIAS = "settlement"
 FORBIDDEN_ALIAS = "payout"
-CALLERS = {ALIAS: frozenset({"http:loopback"}), FORBIDDEN_ALIAS: frozenset[str]()}
+CALLER = "http:loopback"
+CALLERS = {ALIAS: frozenset({CALLER}), FORBIDDEN_ALIAS: frozenset[str]()}
 PATIENCE_S = 20.0
 MESSAGE = {"amount": "1250.00", "currency": "EUR"}
 CANONICAL_MESSAGE = b'{"amount":"1250.00","currency":"EUR"}'
@@ -63,6 +66,7 @@ class Entrance:
     port: int
     key_ring: ObservedKeyRing
     ledger: SimulatedLedger
+    authority: Authority
     audit: SimulatedAuditLog
     metrics: Metrics
     readiness: Readiness
@@ -153,6 +157,12 @@ def eventually(condition: Callable[[], bool]) -> None:
         pause.wait(0.005)
 
 
+def allow(entrance: Entrance, *, roles: frozenset[str] = frozenset(), **limits: Any) -> None:
+    """Put a policy in force that lets the caller of these tests use the key, and says more about it."""
+    caller = CallerPolicy({ALIAS: Grant()}, roles=roles, **limits)
+    entrance.authority.replace(Policy({CALLER: caller}))
+
+
 @contextmanager
 def running(
     *,
@@ -180,6 +190,7 @@ def running(
             Parts(
                 simulation.service,
                 simulation.inquiries,
+                simulation.rehearsal,
                 readiness,
                 authenticator,
                 metrics,
@@ -192,7 +203,9 @@ def running(
         port = server.start()
         closing.callback(server.close)
         client = closing.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S))
-        yield Entrance(app, server, port, key_ring, simulation.ledger, audit, metrics, readiness, log, client)
+        yield Entrance(
+            app, server, port, key_ring, simulation.ledger, simulation.authority, audit, metrics, readiness, log, client
+        )
 
 
 @contextmanager

@@ -36,8 +36,8 @@ def in_table(emulator: Emulator, **changes: float) -> Place:
     return Place(lambda: open_table(emulator.url, table, clock, **changes), clock)
 
 
-def new_table(emulator: Emulator) -> str:
-    return emulator.create_table(f"ledger-{uuid4().hex}")
+def new_table(emulator: Emulator, *, digest_index: bool = True) -> str:
+    return emulator.create_table(f"ledger-{uuid4().hex}", digest_index=digest_index)
 
 
 def open_table(url: str, table: str, wall_clock: Callable[[], float], **changes: float) -> DynamodbLedger:

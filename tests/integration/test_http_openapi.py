@@ -10,12 +10,13 @@ import pytest
 
 from signer.api.examples import SIGN
 from signer.api.problems import CLIENT_GONE_STATUS, STATUS_BY_ERROR
-from tests.integration.http_support import Entrance, running
+from signer.policy import AUDITOR
+from tests.integration.http_support import Entrance, allow, running
 from tests.issuer import AUDIENCE, ISSUER, Issuer
 
 PATHS = {
-    "/v1/sign", "/v1/sign-batch", "/v1/verify", "/v1/keys", "/v1/keys/{alias}", "/v1/keys/{alias}/public-key",
-    "/.well-known/jwks.json", "/livez", "/readyz", "/metrics",
+    "/v1/sign", "/v1/sign-batch", "/v1/verify", "/v1/signatures", "/v1/keys", "/v1/keys/{alias}",
+    "/v1/keys/{alias}/public-key", "/.well-known/jwks.json", "/livez", "/readyz", "/metrics",
 }  # fmt: skip
 OPEN_TO_ALL = {"/.well-known/jwks.json", "/livez", "/readyz", "/metrics"}
 
@@ -23,6 +24,7 @@ OPEN_TO_ALL = {"/.well-known/jwks.json", "/livez", "/readyz", "/metrics"}
 @pytest.fixture(scope="module")
 def entrance() -> Iterator[Entrance]:
     with running() as entrance:
+        allow(entrance, roles=frozenset({AUDITOR}))
         # What the examples of a conflict and of a valid signature refer to.
         assert entrance.client.post("/v1/sign", json=SIGN["message"].request).status_code == 200
         yield entrance
@@ -86,7 +88,9 @@ def test_every_example_is_answered_as_it_says(entrance: Entrance, document: Any)
     for method, path, operation in operations(document):
         for name, status, expected in examples_of(operation):
             request = _request(entrance, operation, name)
-            response = entrance.client.request(method, path.format(alias="settlement"), json=request)
+            query = {"transaction_id": "TXN-000001"} if path == "/v1/signatures" else {}
+            where = path.format(alias="settlement")
+            response = entrance.client.request(method, where, json=request, params=query)
             assert response.status_code == status, (path, name, response.text)
             assert _shape(response.json()) == _shape(expected), (path, name)
             schema = _schema(document, operation, status)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from signer.errors import AlreadyRunningError, ConfigurationError, ConflictError, LedgerUnavailableError
+from signer.ledger.register import FileRegister
 from signer.ledger.sqlite import SqliteLedger
 from signer.ports import Claimed
+from signer.settings import LedgerSettings
 from tests.unit.stores import (
     PATIENCE_S,
     Clock,
@@ -219,18 +221,24 @@ def test_what_is_beyond_its_retention_is_forgotten_while_it_works(path: Path) ->
         assert isinstance(ledger.claim([claim("new-0", b"other")])[0], ConflictError)
 
 
-def test_a_ledger_of_version_2_is_brought_up(path: Path) -> None:
-    """Its claims and signatures are kept; they name no version of the key, and those that come do."""
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_ledger_of_an_earlier_version_is_brought_up(path: Path, version: int) -> None:
+    """Its claims and signatures are kept; those of version 2 name no version of the key, and those that come do."""
     with closing(new_ledger(path)) as ledger:
         (claimed, left) = ledger.claim([claim("T"), claim("U")])
         assert isinstance(claimed, Claimed)
         assert isinstance(left, Claimed)
         ledger.complete([(claimed, signature("S"))])
     with closing(sqlite3.connect(path)) as other:
-        other.executescript("ALTER TABLE claims DROP COLUMN key_label; PRAGMA user_version = 2")
+        other.executescript("DROP TABLE digests; DROP TABLE digests_indexed; ALTER TABLE claims DROP COLUMN caller")
+        if version == 2:
+            other.execute("ALTER TABLE claims DROP COLUMN key_label")
+        other.execute(f"PRAGMA user_version = {version}")
     with closing(new_ledger(path)) as ledger:
         kept, old, new = ledger.claim([claim(name, key_label="younger") for name in ("T", "U", "V")])
         assert kept == signature("S")
         assert isinstance(old, Claimed)
         assert isinstance(new, Claimed)
         assert (old.claim.key_label, new.claim.key_label) == (None, "younger")
+        found = FileRegister(LedgerSettings(path=path)).by_digest(claim("T").digest)
+        assert {binding.claim.transaction_id for binding in found} == {"T", "U", "V"}

@@ -141,7 +141,7 @@ def test_a_request_signs_a_ready_digest() -> None:
         "digest": base64.b64encode(digest).decode(),
         "algorithm": "RSASSA_PSS_SHA_256",
     }
-    request = parse_sign(json.dumps(document).encode(), "~once:1")
+    request, _ = parse_sign(json.dumps(document).encode(), "~once:1")
     assert (request.digest, request.algorithm) == (digest, RSASSA_PSS_SHA_256)
     for size in (0, 31, 33, 64):
         document["digest"] = base64.b64encode(b"x" * size).decode()
