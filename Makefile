@@ -84,6 +84,12 @@ hostile: setup ## Send 100,000 hostile bodies, and account for each.
 bench: setup shim limit ## Measure the service against the limit of its HSM module; ARGS=--full for all of it.
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
+# REV: the commit, branch or tag to compare with.
+REV ?= HEAD~1
+.PHONY: bench-compare
+bench-compare: setup shim limit ## Measure this tree and the revision REV side by side: make bench-compare REV=main.
+	@$(BIN)/python -m loadtest.bench.compare $(REV) $(ARGS)
+
 .PHONY: loadtest
 loadtest: setup shim limit ## Hold 200 transactions a second for 5 minutes on each entrance, over a module that takes 5-10 ms.
 	@status=0; for target in http sqs; do \
