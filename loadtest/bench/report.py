@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.bench.picture import draw
-from loadtest.bench.targets import TARGETS, verdicts
+from loadtest.bench.targets import TARGETS, Target, verdicts
 
 Row = dict[str, Any]
 
@@ -44,9 +44,10 @@ def _verdict(*, met: bool) -> str:
 
 
 def write(report: dict[str, Any], directory: Path) -> None:
-    """Write bench.json and the plots."""
+    """Write bench.json, its tables for docs/performance.md, and the plots."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "bench.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (directory / "bench.md").write_text(as_markdown([*report["paths"], *report["extra"]]), encoding="utf-8")
     rows = report["paths"]
     held = [row for row in rows if row["module"] != "shim-replay"]
     plots = {
@@ -55,3 +56,23 @@ def write(report: dict[str, Any], directory: Path) -> None:
     }
     for name, plot in plots.items():
         (directory / name).write_text(plot, encoding="utf-8")
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """Give the table and its targets as they stand in docs/performance.md."""
+    measured = [[row["path"], row["module"], *(f"{row[name]:g}" for name in _FIGURES)] for row in rows if "rate" in row]
+    judged = [
+        [target.path, target.module, f"{target.figure} {target.text}", *_judged(target, value)]
+        for target, value in verdicts(rows)
+    ]
+    heads = ("path", "module", "rate", "limit", "ratio", "CPU us", "p50 ms", "p99 ms", "RSS MB")
+    return _table(heads, measured) + "\n" + _table(("path", "module", "target", "measured", ""), judged)
+
+
+def _judged(target: Target, value: float | None) -> tuple[str, str]:
+    return ("-", "not measured") if value is None else (f"{value:g}", "met" if target.met_by(value) else "missed")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
