@@ -24,7 +24,7 @@ def test_the_same_key_gets_the_very_same_answer() -> None:
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.content for answer in answers}) == 1
     assert [answer.headers.get("Idempotency-Replayed") for answer in answers] == [None, "true", "true"]
-    assert list(answers[0].json()) == ["signature"]
+    assert list(answers[0].json()) == ["jose_algorithm", "signature"]
 
 
 def test_the_same_key_over_other_content_is_a_conflict() -> None:

@@ -41,7 +41,7 @@ def test_every_kind_of_content_is_signed_under_every_algorithm(member: str, algo
     answer = response.json()
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
-    assert list(answer) == ["transaction_id", "signature"]
+    assert list(answer) == ["transaction_id", "jose_algorithm", "signature"]
     assert answer["transaction_id"] == "TXN-000001"
     assert "Idempotency-Replayed" not in response.headers
     assert answer["signature"]["algorithm"] == (algorithm or "RSASSA_PKCS1_V1_5_SHA_256")
