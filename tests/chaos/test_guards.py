@@ -33,16 +33,24 @@ class Trial:
     collector: Collector
     shim: Shim
 
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+    @property
+    def public_key(self) -> Path:
+        """Where the checker finds the service's key."""
+        return self.site.directory / "public-key.pem"
+
+    def start(self) -> subprocess.Popen[bytes]:
         """Start the service, and learn its key while it is up."""
         (service,) = self.site.services
-        process = service.start(**environment)
-        (self.site.directory / "public-key.pem").write_bytes(public_key_of(service, process))
+        process = service.start()
+        self.public_key.write_bytes(public_key_of(service, process))
         return process
 
     def kill_at(self, failpoint: str, kinds: Sequence[str]) -> None:
-        """Let it come by a failpoint, and die there."""
-        process = self.start(SIGNER_FAILPOINT=f"{failpoint}:1")
+        """Let it come by a failpoint, and die there: the first time may be while it starts."""
+        if not self.public_key.exists():
+            end(self.start())
+        (service,) = self.site.services
+        process = service.start(SIGNER_FAILPOINT=f"{failpoint}:1")
         self.send(kinds)
         assert process.wait(PATIENCE_S) == -9
 
