@@ -72,6 +72,10 @@ rotation: setup ## Rotate a key under load, over two processes, and prove that n
 ledger-rows: $(READY) ## Measure what a million rows cost the embedded ledger, beside a thousand.
 	@$(BIN)/python -m loadtest.ledger_rows $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## Give every parser whatever comes, for ten minutes (ARGS='--seconds 60').
+	@$(BIN)/python -m tests.fuzz.parsers $(ARGS)
+
 .PHONY: fairness
 fairness: setup ## Measure how long a batch of one waits beside a batch of ten thousand.
 	@$(BIN)/python -m loadtest.fairness $(ARGS)

@@ -1,0 +1,1 @@
+"""Fuzzing for as long as one likes: every parser by what it might be given."""
