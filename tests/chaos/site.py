@@ -147,7 +147,12 @@ class Site:
         return sum(int(count) for name, count in attributes.items() if name.startswith("ApproximateNumber"))
 
     def _environment(self) -> dict[str, str]:
-        ours = {name: value for name, value in os.environ.items() if not name.upper().startswith("SIGNER_")}
+        # No setting of whoever runs this; but what stands before SoftHSM in this run stands there for the service, too.
+        ours = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.upper().startswith("SIGNER_") or name.startswith("SIGNER_SHIM_")
+        }
         # Not what lies in the current directory, but what `code` says.
         tree = {"PYTHONPATH": str(self.code), "PYTHONSAFEPATH": "1"}
         return {**ours, **_AWS, **tree, **self.extra}
