@@ -145,7 +145,8 @@ class Stack:
         self.directory = directory
         self.sqs = emulator.sqs
         self.s3 = emulator.s3
-        self.queues = emulator.create_queues(f"settlement-{directory.name}")
+        # Other stacks of this endpoint may lie in directories of the same name, and must not share its queues.
+        self.queues = emulator.create_queues(f"settlement-{directory.name}-{uuid4().hex[:8]}")
         self.bucket = emulator.create_bucket(f"payloads-{uuid4().hex}")
         self.http_url = f"http://127.0.0.1:{free_port()}"
         self.audit_directory = directory / "audit"

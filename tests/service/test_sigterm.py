@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from signer.demo.stack import Stack
+from softhsm.shim.client import Shim
 from tests.service.batches import (
     Downstream,
     assert_nothing_is_lost_or_doubled,
@@ -28,7 +29,7 @@ def held(stack: Stack) -> int:
 
 @pytest.mark.timeout(600)
 def test_every_held_message_is_back_or_done(
-    stack: Stack, pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
+    stack: Stack, shim: Shim, pytestconfig: pytest.Config, record_property: Callable[[str, object], None]
 ) -> None:
     """After each end nothing is hidden that nobody works on; in the end every batch came out once."""
     rounds = pytestconfig.getoption("sigterms")
@@ -37,7 +38,10 @@ def test_every_held_message_is_back_or_done(
         # A message that is kept would stay hidden for as long as this.
         "SIGNER_SQS__VISIBILITY_TIMEOUT_S": "120",
     }
-    sent = make_batches(30 * rounds, 20)
+    # So slow that no machine gets through with it between a start and its end: 400 signatures a second.
+    stack.environment["SIGNER_HSM__SESSIONS"] = "2"
+    shim.at_start().delay("C_Sign", fixed_ms=5)
+    sent = make_batches(40 * rounds, 20)
     send(stack, sent)
     downstream, moments, took_s = Downstream(stack), random.Random(1), []  # noqa: S311 - no secret
     key = None
@@ -52,6 +56,7 @@ def test_every_held_message_is_back_or_done(
         assert held(stack) == 0
     assert not inbound_is_empty(stack), "the load ended before the last SIGTERM"
     stack.environment["SIGNER_SQS__VISIBILITY_TIMEOUT_S"] = "5"
+    shim.at_start().reset()
     service = stack.start()
     downstream.take_all(sent)
     assert service.terminate() == 0
