@@ -99,14 +99,19 @@ def let_all_pass(_task: SignTask) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RawSignature:
-    """What the HSM answered; nobody has verified it yet."""
+    """What the HSM answered."""
 
+    task: SignTask
+    """What it was asked."""
     value: bytes
+    sound: bool
+    """Whether `value` verifies with the public key of the task; one that does not never leaves."""
     key_handle: int
     session_handle: int
     pool_wait_s: float
     hsm_sign_s: float
     """C_SignInit and C_Sign together."""
+    verify_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,13 +334,6 @@ class KeyRing(Protocol):
         """Look at every key again; one that is no longer as it was at start MUST NOT sign from now on."""
         ...
 
-    def judge(self, signature: RawSignature, *, sound: bool) -> None:
-        """Learn whether a signature verified; the session of one that did not MUST NOT be used again.
-
-        After two in a row that did not, nothing MUST be signed until a person has looked.
-        """
-        ...
-
     def take_incidents(self) -> list[AuditEntry]:
         """Give, once, what happened since the last call and belongs into the audit log: drift, the breaker."""
         ...
@@ -350,8 +348,10 @@ class KeyRing(Protocol):
     ) -> list[RawSignature | SignerError]:
         """Sign every task, spread over the signing sessions, and answer for each, in order.
 
-        `refuse` MUST be called right before each C_Sign; what it raises is the answer, and nothing is signed. A session
-        that failed in an unknown way MUST NOT be used again. While there are `problems`, only who is `probing` reaches
+        `refuse` MUST be called right before each C_Sign; what it raises is the answer, and nothing is signed. Every
+        signature MUST be verified before its session signs again. A session that failed in an unknown way, or whose
+        signature did not verify, MUST NOT be used again; after two in a row that did not, nothing MUST be signed until
+        a person has looked. While there are `problems`, only who is `probing` reaches
         the HSM.
         """
         ...

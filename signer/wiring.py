@@ -26,8 +26,9 @@ from signer.audit.file import FileAuditLog
 from signer.errors import UnavailableError
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
+from signer.hsm.hung_calls import HungCalls
 from signer.hsm.journal import Journal
-from signer.hsm.keyring import HsmKeyRing, Limits
+from signer.hsm.keyring import HsmKeyRing
 from signer.hsm.latch import Latch
 from signer.hsm.module import crypto_user_of
 from signer.inquiries import Inquiries
@@ -87,12 +88,14 @@ def open_key_ring(settings: Settings, metrics: Metrics, logger: logs.Logger, ses
     crypto_user = crypto_user_of(read_pin(hsm), hsm.crypto_user)
     # Read again for every login: it need not stay in memory, and a rotated one is found.
     journal = Journal(metrics.hsm, logger, utc_now)
-    with closing(Connection(hsm.module, hsm.token, lambda: read_pin(hsm), journal)) as connection:
-        limits = Limits(sessions, hsm.call_timeout_s, _end_process)
+    with ExitStack() as stack:
+        hung_calls = HungCalls(hsm.call_timeout_s, sessions, _end_process, journal)
+        stack.enter_context(closing(hung_calls))
+        connection = Connection(hsm.module, hsm.token, lambda: read_pin(hsm), hung_calls, journal)
+        stack.enter_context(closing(connection))
         latch = Latch(settings.latch_file)
-        key_ring = HsmKeyRing(connection, crypto_user, key_specs(settings), limits, latch, journal)
-        with closing(key_ring):
-            yield key_ring
+        key_ring = HsmKeyRing(connection, crypto_user, key_specs(settings), sessions, latch, journal)
+        yield stack.enter_context(closing(key_ring))
 
 
 def _end_process() -> None:

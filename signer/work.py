@@ -9,7 +9,6 @@ from typing import Any
 
 from signer.errors import SignerError, UnavailableError
 from signer.ports import AuditEntry, Claim, Claimed, KeyRing, Origin, RawSignature, Signature, SigningKey
-from signer.signatures import verifies
 from signer.transactions import SigningRequest
 
 
@@ -99,11 +98,14 @@ class Work:
             self.key, self.chosen_at = key, None
 
     def is_sound(self) -> bool:
-        """Tell whether the HSM's answer verifies with the key's public half."""
+        """Tell whether the HSM's answer verified, and is the answer to this request: not to another of the batch."""
+        raw = self.raw
         return (
-            self.key is not None
-            and self.raw is not None
-            and verifies(self.key.public_key, self.request.algorithm, self.request.digest, self.raw.value)
+            raw is not None
+            and raw.sound
+            and raw.task.key is self.key
+            and raw.task.algorithm is self.request.algorithm
+            and raw.task.digest == self.request.digest
         )
 
     def attach_signature(self, signed_at: str, audit_id: str) -> None:

@@ -84,8 +84,6 @@ class SimulatedKeyRing(Holdable):
         self._versions = {alias: [SimulatedVersion(_signing_key(alias, f"{alias}{_FIRST}"))] for alias in aliases}
         self._faults = Faults()
         self._lock = threading.Lock()
-        self.distrusted: list[RawSignature] = []
-        self.trusted: list[RawSignature] = []
         self.troubles: tuple[str, ...] = ()
         """What `problems` gives."""
         self.incidents: list[AuditEntry] = []
@@ -150,9 +148,6 @@ class SimulatedKeyRing(Holdable):
     def check_keys(self) -> None:
         return
 
-    def judge(self, signature: RawSignature, *, sound: bool) -> None:
-        (self.trusted if sound else self.distrusted).append(signature)
-
     def take_incidents(self) -> list[AuditEntry]:
         taken, self.incidents = self.incidents, []
         return taken
@@ -181,7 +176,7 @@ class SimulatedKeyRing(Holdable):
             return error
         with self._lock:
             self.signed.append(task)
-        return _sign(task)
+        return raw_signature(task)
 
 
 @dataclass(slots=True)
@@ -403,6 +398,9 @@ def _signing_key(alias: str, label: str) -> SigningKey:
     return SigningKey(alias, label, fingerprint(public_key), public_key, "SIM0001", "crypto_user")
 
 
-def _sign(task: SignTask) -> RawSignature:
+def raw_signature(task: SignTask) -> RawSignature:
+    """Sign with a software key."""
     value = private_key(task.key.label).sign(task.digest, task.algorithm.padding, Prehashed(hashes.SHA256()))
-    return RawSignature(value, key_handle=7, session_handle=11, pool_wait_s=0.0, hsm_sign_s=0.001)
+    return RawSignature(
+        task, value, sound=True, key_handle=7, session_handle=11, pool_wait_s=0.0, hsm_sign_s=0.001, verify_s=0.0
+    )

@@ -21,6 +21,8 @@ class Trouble(StrEnum):
     """The module cannot be loaded, initialised or logged in."""
     LOGIN = "login"
     """The PIN was refused."""
+    THROTTLED = "throttled"
+    """The HSM says not now, for as long as requests last."""
     HUNG = "hung"
     """Calls do not come back."""
     WRONG_SIGNATURES = "wrong_signatures"
@@ -43,6 +45,8 @@ class Breaker:
         self._wrong_signatures = 0
         self._clearing_told = False
         self._reason: str | None = None
+        self._trouble: Trouble | None = None
+        self._probes = 0
         self._latched = False
         found = latch.read()
         if found is not None:
@@ -61,20 +65,14 @@ class Breaker:
         if not (probing and self._lets_probes_through()):
             msg = f"the HSM does not sign at present: {reason}"
             raise HsmUnavailableError(msg)
-        self._journal.metrics.breaker_transitions.labels("half_open").inc()
+        self._half_open()
 
-    def failed(self, trouble: Trouble, reason: str) -> None:
-        """Note that a request failed, after all its tries, because of the HSM."""
+    def failed(self, trouble: Trouble, reason: str, *, at_once: bool = False) -> None:
+        """Note that a request failed, after all its tries, because of the HSM; `at_once`: the next would, too."""
         with self._lock:
-            self._failures += 1
+            self._failures = max(self._failures + 1, _FAILURES_TO_OPEN if at_once else 0)
             if self._failures >= _FAILURES_TO_OPEN and not self._latched:
-                self._open(f"{trouble}: {reason}")
-
-    def signed(self) -> None:
-        """Note a signature that nobody has verified yet: the HSM answers, but that alone closes nothing."""
-        if self._failures and self._reason is None:
-            with self._lock:
-                self._failures = 0
+                self._open(trouble, reason)
 
     def verified(self) -> None:
         """Note a signature that verified."""
@@ -83,8 +81,8 @@ class Breaker:
                 self._failures = self._wrong_signatures = 0
                 # What was on its way when the latch fell does not lift it.
                 if not self._latched and self._reason is not None:
-                    self._reason = None
-                    self._tell("closed", None)
+                    self._reason = self._trouble = None
+                    self._tell("closed", f"after {self._probes} probes")
 
     def wrong_signature(self) -> None:
         """Note a signature that did not verify."""
@@ -106,10 +104,22 @@ class Breaker:
         self._journal.metrics.breaker_latched.set(1)
         self._tell("latched", f"{self._reason}; since {latched.since}")
 
-    def _open(self, reason: str) -> None:
-        was_closed, self._reason = self._reason is None, reason
-        if was_closed:
-            self._tell("open", reason)
+    def _open(self, trouble: Trouble, reason: str) -> None:
+        if self._reason is None:
+            self._probes = 0
+        is_news, self._trouble = trouble is not self._trouble, trouble
+        self._reason = f"{trouble}: {reason}"
+        if is_news:
+            self._tell("open", self._reason)
+
+    def _half_open(self) -> None:
+        """Count every probe, and tell of the first: an outage of a night would fill the audit log otherwise."""
+        with self._lock:
+            self._probes += 1
+            if self._probes == 1:
+                self._tell("half_open", "probes go through")
+            else:
+                self._journal.metrics.breaker_transitions.labels("half_open").inc()
 
     def _lets_probes_through(self) -> bool:
         with self._lock:
@@ -125,14 +135,15 @@ class Breaker:
                 return False
             self._latch.remove()
             self._latched = self._clearing_told = False
+            self._probes = 0
             # One more, and it is latched again.
             self._wrong_signatures = _WRONG_SIGNATURES_TO_LATCH - 1
             self._reason = f"cleared by {latched.cleared_by}; no signature has verified yet"
             self._journal.metrics.breaker_latched.set(0)
             return True
 
-    def _tell(self, to: str, detail: str | None) -> None:
+    def _tell(self, to: str, detail: str) -> None:
         self._journal.metrics.breaker_open.set(0 if to == "closed" else 1)
         self._journal.metrics.breaker_transitions.labels(to).inc()
         self._journal.logger.warning("hsm.breaker", state=to, reason=detail)
-        self._journal.incident("hsm.breaker", to if detail is None else f"{to}: {detail}")
+        self._journal.incident("hsm.breaker", f"{to}: {detail}")

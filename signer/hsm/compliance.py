@@ -1,7 +1,9 @@
 """Is this exactly the key it should be? Found and expected, told in one message."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import pkcs11
@@ -66,7 +68,12 @@ def find_private_key(session: pkcs11.Session, spec: KeySpec) -> pkcs11.PrivateKe
         raise fault(error, "C_FindObjects") from None
     if len(found) > 1:
         raise refused(spec, f"found {len(found)} private keys with this label, expected exactly one")
-    return found[0] if found and isinstance(found[0], pkcs11.PrivateKey) else None
+    key = found[0] if found else None
+    if not isinstance(key, pkcs11.PrivateKey):
+        return None
+    # python-pkcs11 keeps it; else the first signature would be held up, and refused, by the reading of an attribute.
+    _read(lambda: key.key_type)
+    return key
 
 
 def checked_public_key(session: pkcs11.Session, spec: KeySpec) -> rsa.RSAPublicKey:
@@ -95,12 +102,12 @@ def examine_key(key: pkcs11.PrivateKey, spec: KeySpec) -> list[Finding]:
     Size and public key come from MODULUS and PUBLIC_EXPONENT of the private object: CloudHSM does not tell
     MODULUS_BITS of a private key, and a public object beside it could be anybody's.
     """
-    key_type = _read(key, Attribute.KEY_TYPE)
+    key_type = _read(lambda: key[Attribute.KEY_TYPE])
     if key_type != KeyType.RSA:
         return [Finding("key type", str(getattr(key_type, "name", key_type)), "RSA", ok=False)]
     findings = [Finding("key type", "RSA", "RSA", ok=True), *_examine_public_half(key, spec)]
     for attribute, expected, waiver in _REQUIRED:
-        found = _read(key, attribute)
+        found = _read(partial(key.__getitem__, attribute))
         shown = _UNREADABLE if found is None else str(found)
         findings.append(Finding(attribute.name, shown, str(expected), found is expected, waiver in spec.waived))
     return findings
@@ -111,7 +118,7 @@ def read_public_key(key: pkcs11.PrivateKey, spec: KeySpec) -> rsa.RSAPublicKey:
 
     Raises `KeyRefusedError`, `HsmFault`.
     """
-    modulus, exponent = _read(key, Attribute.MODULUS), _read(key, Attribute.PUBLIC_EXPONENT)
+    modulus, exponent = _read(lambda: key[Attribute.MODULUS]), _read(lambda: key[Attribute.PUBLIC_EXPONENT])
     try:
         return rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
     except (TypeError, ValueError):
@@ -131,10 +138,10 @@ def _examine_public_half(key: pkcs11.PrivateKey, spec: KeySpec) -> list[Finding]
     ]
 
 
-def _read(key: pkcs11.PrivateKey, attribute: Attribute) -> Any:
+def _read(read: Callable[[], Any]) -> Any:
     """Give the value; None for one that the token does not tell. Raises `HsmFault`."""
     try:
-        return key[attribute]
+        return read()
     except (pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive):
         return None
     except pkcs11.PKCS11Error as error:

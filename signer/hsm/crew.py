@@ -16,10 +16,16 @@ class Job:
     """The tasks of one request, and their answers as they come; the first answer to a task is the one that counts."""
 
     def __init__(
-        self, tasks: Sequence[SignTask], deadline: Deadline, refuse: Callable[[SignTask], None] = let_all_pass
+        self,
+        tasks: Sequence[SignTask],
+        deadline: Deadline,
+        refuse: Callable[[SignTask], None] = let_all_pass,
+        *,
+        probing: bool = False,
     ) -> None:
         self.deadline = deadline
         self.refuse = refuse
+        self.probing = probing
         self.asked_s = time.perf_counter()
         self._pending = deque(enumerate(tasks))
         self._answers: list[Answer | None] = [None] * len(tasks)

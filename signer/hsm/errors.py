@@ -117,6 +117,10 @@ RULES: Final[dict[int, Rule]] = {
 CONNECTION_LOST: Final = Rule(0, "connection lost", Fate.REBUILD, retry=True)
 # Found by python-pkcs11 itself, without a code: a label that was there before is gone when the login is.
 NOT_FOUND: Final = Rule(0, "key not found", Fate.LOG_IN, retry=True)
+# So CloudHSM throttles C_GetAttributeValue, where it throttles all else as above. python-pkcs11 calls that while it
+# searches, too. A device that is gone says so to C_OpenSession and C_SignInit, on which all else depends.
+_THROTTLED_READ: Final = Rule(0x30, "CKR_DEVICE_ERROR", Fate.KEEP, retry=True)
+_READS: Final = frozenset({"C_GetAttributeValue", "C_FindObjects"})
 # Bare errors, and names that are spelled otherwise in python-pkcs11.
 _BY_TEXT: Final = {
     "Initialisation error (not initialized)": 0x190,
@@ -130,7 +134,11 @@ _BY_CLASS: Final = {
     "functioncancelled": RULES[0x50],
     "tokennotrecognised": RULES[0xE1],
     "anotheruseralreadyloggedin": RULES[0x104],
+    # Without a code, too. The token was there when we last looked; what is found twice is a matter of the settings.
     "nosuchkey": NOT_FOUND,
+    "nosuchtoken": RULES[0xE0],
+    "multipleobjectsreturned": Rule(0, "several objects found", *_CONFIGURATION),
+    "multipletokensreturned": Rule(0, "several tokens found", *_CONFIGURATION),
 }
 _UNMAPPED: Final = re.compile(r"Unmapped error code (0x[0-9a-f]+)")
 
@@ -145,7 +153,8 @@ def rule_for(error: pkcs11.PKCS11Error) -> Rule:
         code = int(unmapped[1], 16)
         return RULES.get(code) or Rule.unknown(code)
     code = next((code for start, code in _BY_TEXT.items() if text.startswith(start)), -1)
-    return RULES.get(code) or Rule(code, type(error).__name__, Fate.DISCARD, retry=False)
+    # Any other bare `PKCS11Error`, of which python-pkcs11 has a few for what it does not understand.
+    return RULES.get(code) or Rule(0, type(error).__name__, *_UNEXPECTED)
 
 
 class HsmFault(Exception):  # noqa: N818 - it never leaves this package: `error` does
@@ -156,6 +165,11 @@ class HsmFault(Exception):  # noqa: N818 - it never leaves this package: `error`
         self.rule = rule
 
     @property
+    def throttled(self) -> bool:
+        """Whether the HSM only said not now."""
+        return self.rule.fate is Fate.KEEP and self.rule.retry
+
+    @property
     def error(self) -> SignerError:
         """What the rest of the service learns."""
         return self.rule.error(str(self))
@@ -163,4 +177,6 @@ class HsmFault(Exception):  # noqa: N818 - it never leaves this package: `error`
 
 def fault(error: pkcs11.PKCS11Error, doing: str) -> HsmFault:
     """Look `error`, raised while `doing` (a PKCS#11 function's name), up in the table."""
+    if doing in _READS and isinstance(error, pkcs11.DeviceError):
+        return HsmFault(_THROTTLED_READ, doing)
     return HsmFault(rule_for(error), doing)

@@ -2,10 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
+from signer.errors import HsmUnavailableError
 from signer.hsm.journal import Journal
+
+_LIMITS_TO_GIVE_UP: Final = 3
+"""A call that has taken so many times the limit, and bars all mending, is waited for no longer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -14,18 +20,21 @@ class Watch:
 
     began_at_s: float
     on_hang: Callable[[], None]
+    mends: bool
+    """Whether nobody else can mend the connection until it comes back."""
     hung: bool = False
 
 
 class HungCalls:
     """Watches calls; one that takes longer than `limit_s` counts as hung until it comes back, if it ever does.
 
-    Its session is never used again and its thread is not waited for. With more than `most` of them at one time
-    `end_process` is called: threads and sessions that hang can be got rid of in no other way.
+    Its session is never used again and its thread is not waited for. Threads and sessions that hang can be got rid of
+    only with their process, so `end_process` is called: with more than `most` of them at one time, and when the
+    connection has to be mended and one that hangs for good bars it.
     """
 
     def __init__(self, limit_s: float, most: int, end_process: Callable[[], None], journal: Journal) -> None:
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._most = most
         self._end_process = end_process
         self._metrics = journal.metrics
@@ -38,19 +47,20 @@ class HungCalls:
         self._thread.start()
 
     @property
-    def any(self) -> bool:
-        """Whether a call hangs at this moment."""
-        return self._hung > 0
+    def are_many(self) -> bool:
+        """Whether no more of them can be borne, or one of them keeps all others from mending the connection."""
+        with self._lock:
+            return self._hung >= self._most or any(watch.hung and watch.mends for watch in self._watches)
 
-    def begin(self, on_hang: Callable[[], None]) -> Watch:
-        """Watch the call that follows; `on_hang` is called once if it takes too long."""
-        watch = Watch(time.monotonic(), on_hang)
+    def begin(self, on_hang: Callable[[], None], *, mends: bool = False) -> Watch:
+        """Watch the calls that follow; `on_hang` is called once if they take too long."""
+        watch = Watch(time.monotonic(), on_hang, mends)
         with self._lock:
             self._watches.add(watch)
         return watch
 
     def end(self, watch: Watch) -> bool:
-        """Tell whether the call that came back had been given up."""
+        """Tell whether what came back had been given up."""
         with self._lock:
             self._watches.discard(watch)
             if watch.hung:
@@ -58,23 +68,42 @@ class HungCalls:
                 self._metrics.hung_calls.set(self._hung)
         return watch.hung
 
+    @contextmanager
+    def mending(self, on_hang: Callable[[], None]) -> Iterator[None]:
+        """Watch what mends the connection."""
+        watch = self.begin(on_hang, mends=True)
+        try:
+            yield
+        finally:
+            self.end(watch)
+
+    def let_rebuild(self) -> None:
+        """Raise `HsmUnavailableError` while a call hangs: finalising would pull the module from under it."""
+        if not self._hung:
+            return
+        if self._hang_for_good(self._watches_that_hang()):
+            self._end("a call that does not come back bars the rebuild")
+        msg = "the HSM connection cannot be rebuilt while a call into the module hangs"
+        raise HsmUnavailableError(msg)
+
     def close(self) -> None:
         """Stop watching."""
         self._closing.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._closing.wait(self._limit_s / 10):
+        while not self._closing.wait(self.limit_s / 10):
             for watch in self._overdue():
-                self._logger.error("hsm.call_hangs", limit_s=self._limit_s, hung=self._hung)
+                self._logger.error("hsm.call_hangs", limit_s=self.limit_s, hung=self._hung, mends=watch.mends)
                 self._metrics.abandoned_calls.inc()
                 watch.on_hang()
             if self._hung > self._most:
-                self._logger.critical("hsm.too_many_calls_hang", hung=self._hung, most=self._most)
-                self._end_process()
+                self._end("too many calls hang")
+            if self._hang_for_good([watch for watch in self._watches_that_hang() if watch.mends]):
+                self._end("the call that was to mend the connection does not come back")
 
     def _overdue(self) -> list[Watch]:
-        before_s = time.monotonic() - self._limit_s
+        before_s = time.monotonic() - self.limit_s
         with self._lock:
             overdue = [watch for watch in self._watches if not watch.hung and watch.began_at_s < before_s]
             for watch in overdue:
@@ -82,3 +111,14 @@ class HungCalls:
             self._hung += len(overdue)
             self._metrics.hung_calls.set(self._hung)
         return overdue
+
+    def _watches_that_hang(self) -> list[Watch]:
+        with self._lock:
+            return [watch for watch in self._watches if watch.hung]
+
+    def _hang_for_good(self, watches: list[Watch]) -> bool:
+        return any(watch.began_at_s < time.monotonic() - _LIMITS_TO_GIVE_UP * self.limit_s for watch in watches)
+
+    def _end(self, why: str) -> None:
+        self._logger.critical("hsm.calls_hang", reason=why, hung=self._hung, most=self._most)
+        self._end_process()

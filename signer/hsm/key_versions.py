@@ -163,16 +163,23 @@ class KeyVersions:
         current = [self.in_force(alias) for alias in self._plans]
         return tuple(item.out_of_service for item in current if item is not None and item.out_of_service is not None)
 
-    def examine(self, session: pkcs11.Session) -> None:
-        """Look at every version again; raises `HsmFault`."""
+    def examine(self, session: pkcs11.Session) -> list[Version]:
+        """Look at every version again, and give those in force that are not there; raises `HsmFault`."""
         looked_at = [version for version in self.all() if not version.candidate().is_over(self._clock())]
         absent = [version for version in looked_at if not self._is_found(version, session)]
-        # Where none is seen the login is gone perhaps, which makes keys invisible; and whether the one in force is, the
-        # next signature will tell.
+        in_force = [version for version in absent if self.in_force(version.spec.alias) is version]
+        # Where none is seen the login is gone perhaps, which makes keys invisible.
         if len(absent) < len(looked_at):
             for version in absent:
-                if self.in_force(version.spec.alias) is not version:
-                    self.lose(version, refused(version.spec, _ABSENT).message)
+                if version not in in_force:
+                    self.lose_absent(version)
+        return in_force
+
+    def lose_absent(self, version: Version) -> str:
+        """Keep a version from signing that is not in the HSM, and say so."""
+        why = refused(version.spec, _ABSENT).message
+        self.lose(version, why)
+        return version.out_of_service or why
 
     def lose(self, version: Version, why: str) -> None:
         """Keep a version from signing, when its time comes or from now on, since it is not what it should be."""

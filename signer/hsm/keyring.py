@@ -2,43 +2,29 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-import pkcs11
-from pkcs11.types import SignMixin
-
 from signer.deadlines import Deadline
-from signer.errors import HsmUnavailableError, KeyRefusedError, KilledError, SignerError
+from signer.errors import HsmUnavailableError, KilledError, SignerError
+from signer.hsm.bounded import ends_in_time
 from signer.hsm.breaker import Breaker, Trouble
-from signer.hsm.compliance import KeySpec, find_private_key, read_public_key, refused
-from signer.hsm.connection import Connection, Lent
+from signer.hsm.compliance import KeySpec
+from signer.hsm.connection import Connection
 from signer.hsm.crew import Crew, Job
-from signer.hsm.errors import NOT_FOUND, HsmFault
-from signer.hsm.hung_calls import HungCalls
+from signer.hsm.errors import Fate, HsmFault
 from signer.hsm.journal import Journal
-from signer.hsm.key_versions import KeyVersions
+from signer.hsm.key_finder import KeyFinder
+from signer.hsm.key_versions import KeyVersions, Version
 from signer.hsm.latch import Latch
 from signer.hsm.rotation import RotationWatch
-from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
+from signer.hsm.session_pool import SessionPool
 from signer.hsm.signature_maker import Request, SignatureMaker
 from signer.ports import AuditEntry, KeyVersion, RawSignature, SigningKey, SignTask, let_all_pass
 
 _OPENING_TIMEOUT_S: Final = 60.0
 _CLOSING_TIMEOUT_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of the HSM is used, and how long it may take."""
-
-    sessions: int
-    call_timeout_s: float
-    """A call that takes longer counts as hung."""
-    end_process: Callable[[], None]
-    """What is done when too many calls hang; it does not return."""
 
 
 class HsmKeyRing:
@@ -49,7 +35,7 @@ class HsmKeyRing:
         connection: Connection,
         crypto_user: str,
         specs: Sequence[KeySpec],
-        limits: Limits,
+        sessions: int,
         latch: Latch,
         journal: Journal,
     ) -> None:
@@ -59,11 +45,11 @@ class HsmKeyRing:
         self._breaker = Breaker(latch, journal)
         self._versions = KeyVersions(specs, journal, journal.wall_clock)
         self._rotation = RotationWatch(self._versions, journal, journal.wall_clock)
-        self._hung_calls = HungCalls(limits.call_timeout_s, limits.sessions, limits.end_process, journal)
-        connection.call_hangs = lambda: self._hung_calls.any
-        self._pool = SessionPool(self._open_session, self._hung_calls, limits.sessions, journal.metrics)
-        self._maker = SignatureMaker(connection, self._pool, self._breaker, self._key_in, journal.metrics)
-        self._crew = Crew(limits.sessions, self._answer)
+        self._hung_calls = connection.hung_calls
+        finder = KeyFinder(self._versions)
+        self._pool = SessionPool(finder.open_session, self._hung_calls, sessions, journal.metrics)
+        self._maker = SignatureMaker(connection, self._pool, self._breaker, finder, journal.metrics)
+        self._crew = Crew(sessions, self._answer)
         self._load(crypto_user)
 
     def warm_up(self, interval_s: float) -> None:
@@ -100,22 +86,11 @@ class HsmKeyRing:
         return (*self._versions.problems(), *(() if reason is None else (f"the HSM does not sign: {reason}",)))
 
     def check_keys(self) -> None:
-        """Read every key's attributes again; one that drifted is out of service until the process starts anew."""
-        request = Deadline.after(_OPENING_TIMEOUT_S)
-        try:
-            with self._connection.lend(request) as lent, self._pool.borrow(lent, request, _nothing) as session:
-                self._versions.examine(session.raw)
-        except (HsmFault, SignerError):
-            # The HSM cannot be asked now; whether it signs is found out, and told, by those who ask it to.
-            return
+        """Read every key's attributes again; one that drifted is out of service until the process starts anew.
 
-    def judge(self, signature: RawSignature, *, sound: bool) -> None:
-        """Trust the HSM again after a signature that verified; never use the session of one that did not again."""
-        if sound:
-            self._breaker.verified()
-        else:
-            self._pool.distrust(signature.session_handle)
-            self._breaker.wrong_signature()
+        Returns soon even if the HSM does not.
+        """
+        ends_in_time(self._check_keys, 2 * self._hung_calls.limit_s)
 
     def take_incidents(self) -> list[AuditEntry]:
         """Give what happened since it was last asked and belongs into the audit log."""
@@ -136,19 +111,19 @@ class HsmKeyRing:
         """
         try:
             deadline.check()
+            self._connection.check_process()
             self._breaker.check(probing=probing)
         except SignerError as error:
             return [error for _ in tasks]
         if not tasks:
             return []
-        job = Job(tasks, deadline, refuse)
+        job = Job(tasks, deadline, refuse, probing=probing)
         self._crew.put(job)
         return job.wait()
 
     def close(self) -> None:
         """Close every signing session; the connection stays."""
         self._crew.close(_CLOSING_TIMEOUT_S)
-        self._hung_calls.close()
         self._pool.close()
 
     def _answer(self, job: Job, number: int, task: SignTask) -> None:
@@ -158,20 +133,45 @@ class HsmKeyRing:
 
         def on_hang() -> None:
             message = "a call into the HSM does not come back"
-            self._breaker.failed(Trouble.HUNG, message)
+            request.given_up = True
+            self._breaker.failed(Trouble.HUNG, message, at_once=self._hung_calls.are_many)
             job.answer(number, HsmUnavailableError(message))
             self._crew.replace(member)
 
+        request = Request(job.deadline, asked_s, on_hang, job.refuse)
         try:
+            if not job.probing:
+                # It may have opened since the job began: the rest of a batch need not find that out one by one.
+                self._breaker.check(probing=False)
             out_of_service = self._versions.of(task.key).out_of_service
             if out_of_service is not None:
                 raise HsmUnavailableError(out_of_service)
-            job.answer(number, self._maker.make(task, Request(job.deadline, asked_s, on_hang, job.refuse)))
+            job.answer(number, self._maker.make(task, request))
         except KilledError as error:
             job.answer(number, error)
         except SignerError as error:
             # Whatever is wrong with the HSM is never the transaction's fault: it may be tried again.
             job.answer(number, error if error.retryable else HsmUnavailableError(error.message))
+
+    def _check_keys(self) -> None:
+        request = Deadline.after(_OPENING_TIMEOUT_S)
+        try:
+            absent = self._examine(request)
+            generation = self._connection.generation
+            if absent:
+                # Private keys are invisible when the login is gone.
+                self._connection.mend(Fate.LOG_IN, generation, request)
+                absent = self._examine(request)
+            if self._connection.generation == generation:
+                for version in absent:
+                    self._versions.lose_absent(version)
+        except (HsmFault, SignerError):
+            # The HSM cannot be asked now; whether it signs is found out, and told, by those who ask it to.
+            return
+
+    def _examine(self, request: Deadline) -> list[Version]:
+        with self._connection.lend(request) as lent, self._pool.borrow(lent, request, _nothing) as session:
+            return self._versions.examine(session.raw)
 
     def _load(self, crypto_user: str) -> None:
         with self._connection.lend(Deadline.after(_OPENING_TIMEOUT_S)) as lent:
@@ -181,50 +181,6 @@ class HsmKeyRing:
             except HsmFault as found:
                 raise found.error from None
             lent.module.close_session(session)
-
-    def _open_session(self, lent: Lent) -> SigningSession:
-        raw = lent.module.open_session()
-        try:
-            keys = dict(self._look_all_up(raw))
-        except BaseException:
-            lent.module.close_session(raw)
-            raise
-        return SigningSession(lent.module, raw, lent.generation, keys)
-
-    def _look_all_up(self, raw: pkcs11.Session) -> Iterator[tuple[str, SessionKey]]:
-        """Look up what signs, and before its time what is to sign: then, all sessions would do it at once."""
-        for alias in self._versions.aliases():
-            current = self._versions.in_force(alias)
-            for key in self._versions.to_look_up(alias):
-                try:
-                    yield key.label, self._look_up(raw, key)
-                except (HsmFault, HsmUnavailableError):
-                    if current is not None and current.key is key:
-                        raise
-
-    def _key_in(self, session: SigningSession, key: SigningKey) -> SessionKey:
-        """Give a key as the session knows it; one of another version is looked up when it is first asked for."""
-        if key.label not in session.keys:
-            session.keys[key.label] = self._look_up(session.raw, key)
-        return session.keys[key.label]
-
-    def _look_up(self, raw: pkcs11.Session, key: SigningKey) -> SessionKey:
-        # Handles belong to a session; and the label may point to another key by now.
-        version = self._versions.of(key)
-        spec = version.spec
-        try:
-            found = find_private_key(raw, spec)
-            if found is None:
-                raise HsmFault(NOT_FOUND, f"looking key {key.alias} up")
-            if read_public_key(found, spec).public_numbers() != key.public_key.public_numbers():
-                raise refused(spec, "it is no longer the key that was checked at start")
-        except KeyRefusedError as error:
-            self._versions.lose(version, error.message)
-            raise HsmUnavailableError(error.message) from None
-        if isinstance(found, SignMixin) and found.handle is not None:
-            return SessionKey(found.handle, found)
-        msg = f"the module gave key {key.alias} in a shape that cannot sign"
-        raise HsmUnavailableError(msg)
 
 
 def _nothing() -> None:

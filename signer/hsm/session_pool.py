@@ -3,20 +3,24 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import pkcs11
 from pkcs11.types import SignMixin
 
 from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, PoolExhaustedError
+from signer.hsm.bounded import ends_in_time
 from signer.hsm.connection import Lent
 from signer.hsm.errors import Fate, HsmFault
 from signer.hsm.hung_calls import HungCalls
 from signer.hsm.module import Module, handle_of
 from signer.metrics import HsmMetrics
+
+_CLOSING_TIMEOUT_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class SigningSession:
     opened_at_s: float = field(default_factory=time.monotonic)
     uses: int = 0
     """How often it was lent."""
+    distrusted: bool = False
+    """Whether it gave a wrong signature."""
 
     @property
     def handle(self) -> int:
@@ -74,7 +80,6 @@ class SessionPool:
         self._free_places = size
         self._waiters: deque[threading.Event] = deque()  # first come, first served
         self._open: set[SigningSession] = set()
-        self._distrusted: set[int] = set()
         self._closed = False
         # Counted when somebody looks, not with each signature.
         metrics.sessions.labels("idle").set_function(lambda: len(self._idle))
@@ -108,6 +113,7 @@ class SessionPool:
             session = self._idle_session(lent.generation) or self._open_session(lent)
             session.uses += 1
             yield session
+            reason = "distrusted" if session.distrusted else None
         except HsmFault as fault:
             reason = None if fault.rule.fate is Fate.KEEP else fault.rule.name
             raise
@@ -116,22 +122,20 @@ class SessionPool:
             raise
         finally:
             hung = self._hung_calls.end(watch)
-            self._put_back_or_discard(session, "hung" if hung else reason)
+            if session is not None and (hung or reason is not None or not self._put_back(session)):
+                # Closing may hang like any other call.
+                closing = self._hung_calls.begin(on_hang if hung else give_up)
+                self._discard(session, "hung" if hung else reason or "closed")
+                hung = self._hung_calls.end(closing) or hung
             if not hung:
                 self._leave_place()
-
-    def distrust(self, handle: int) -> None:
-        """Never lend the session with this handle again; one on loan is closed when it comes back."""
-        with self._lock:
-            self._distrusted.add(handle)
 
     def close(self) -> None:
         """Close the idle sessions; those on loan close when they come back."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-        for session in idle:
-            self._close(session)
+        ends_in_time(lambda: self._close_all(idle), _CLOSING_TIMEOUT_S)
 
     def _take_place(self, deadline: Deadline) -> None:
         with self._lock:
@@ -165,22 +169,15 @@ class SessionPool:
                 session = self._idle.pop() if self._idle else None
             if session is None:
                 return None
-            if session.handle in self._distrusted:
-                self._distrusted.discard(session.handle)
-                self._discard(session, "distrusted")
-            elif session.generation == generation:
+            if session.generation == generation:
                 return session
-            else:
-                self._discard(session, "generation")
+            self._discard(session, "generation")
 
-    def _put_back_or_discard(self, session: SigningSession | None, reason: str | None) -> None:
-        if session is None:
-            return
+    def _put_back(self, session: SigningSession) -> bool:
         with self._lock:
-            if reason is None and not self._closed:
+            if not self._closed:
                 self._idle.append(session)
-                return
-        self._discard(session, reason or "closed")
+            return not self._closed
 
     def _discard(self, session: SigningSession, reason: str) -> None:
         self._metrics.sessions_discarded.labels(reason).inc()
@@ -191,6 +188,10 @@ class SessionPool:
         with self._lock:
             self._open.add(session)
         return session
+
+    def _close_all(self, sessions: Sequence[SigningSession]) -> None:
+        for session in sessions:
+            self._close(session)
 
     def _close(self, session: SigningSession) -> None:
         session.close()

@@ -10,14 +10,15 @@ import pkcs11
 from pkcs11 import MGF, Mechanism
 
 from signer.deadlines import Deadline
-from signer.errors import LoginRefusedError, SignerError
+from signer.errors import DeadlineExceededError, HsmUnavailableError, LoginRefusedError, SignerError
 from signer.hsm.breaker import Breaker, Trouble
 from signer.hsm.connection import Connection
-from signer.hsm.errors import Fate, HsmFault, fault
-from signer.hsm.session_pool import SessionKey, SessionPool, SigningSession
+from signer.hsm.errors import NOT_FOUND, HsmFault, fault
+from signer.hsm.key_finder import KeyFinder
+from signer.hsm.session_pool import SessionPool, SigningSession
 from signer.metrics import HsmMetrics
-from signer.ports import RawSignature, SigningKey, SignTask, let_all_pass
-from signer.signatures import DIGEST_SIZE_BYTES
+from signer.ports import RawSignature, SignTask, let_all_pass
+from signer.signatures import DIGEST_SIZE_BYTES, verifies
 
 # python-pkcs11's own PSS default is SHA-1: the parameter is always said.
 _MECHANISMS: Final[dict[str, tuple[Mechanism, Any]]] = {
@@ -27,9 +28,11 @@ _MECHANISMS: Final[dict[str, tuple[Mechanism, Any]]] = {
 _TRIES_BEYOND_SESSIONS: Final = 4
 _THROTTLE_PAUSE_S: Final = 0.01
 _LONGEST_THROTTLE_PAUSE_S: Final = 0.5
+_DOUBLINGS: Final = 6
+_LOOKS_FOR_A_KEY: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What every try to make one signature needs to know."""
 
@@ -39,6 +42,15 @@ class Request:
     on_hang: Callable[[], None]
     refuse: Callable[[SignTask], None] = let_all_pass
     """Raises what a try must not be made for."""
+    given_up: bool = False
+    """Whether it was answered without us, since a call hung."""
+
+    def check(self) -> None:
+        """Raise `SignerError` if nobody waits for the answer any more."""
+        self.deadline.check()
+        if self.given_up:
+            msg = "a call into the HSM came back too late"
+            raise HsmUnavailableError(msg)
 
 
 class SignatureMaker:
@@ -49,12 +61,11 @@ class SignatureMaker:
         connection: Connection,
         pool: SessionPool,
         breaker: Breaker,
-        key_in: Callable[[SigningSession, SigningKey], SessionKey],
+        finder: KeyFinder,
         metrics: HsmMetrics,
     ) -> None:
-        """`key_in` gives a key as a session knows it; raises `HsmFault`, `HsmUnavailableError`."""
         self._connection = connection
-        self._key_in = key_in
+        self._finder = finder
         self._pool = pool
         self._breaker = breaker
         self._metrics = metrics
@@ -62,61 +73,95 @@ class SignatureMaker:
     def make(self, task: SignTask, request: Request) -> RawSignature:
         """Try until the deadline while the HSM is throttled, and a few times after anything else that may pass.
 
-        Raises `SignerError`.
+        One that does not verify is answered too, and its session is closed. Raises `SignerError`.
         """
-        for attempt in range(1_000_000):
-            request.deadline.check()
+        throttles, faults, absences = 0, 0, 0
+        while True:
+            self._check(request, throttles)
             request.refuse(task)
             generation = self._connection.generation
             try:
-                signature = self._sign_once(task, request)
-            except HsmFault as found:
-                self._metrics.retries.labels(found.rule.name).inc()
-                self._mend_or_give_up(found, generation, attempt, request.deadline)
-            else:
-                self._connection.worked()
-                self._breaker.signed()
-                return signature
-        raise AssertionError  # pragma: no cover - the deadline comes first
+                return self._sign_once(task, request)
+            except HsmFault as caught:
+                found = caught
+            self._metrics.retries.labels(found.rule.name).inc()
+            if not found.throttled:
+                faults += 1
+                found = self._mend_or_give_up(found, generation, faults, request)
+            if found.throttled:
+                throttles += 1
+                self._wait(throttles, request.deadline)
+            elif found.rule is NOT_FOUND and self._connection.generation == generation:
+                # The login stood before and after the key was looked up.
+                absences += 1
+                if absences == _LOOKS_FOR_A_KEY:
+                    raise self._finder.lose(task.key)
 
-    def _mend_or_give_up(self, found: HsmFault, generation: int, attempt: int, deadline: Deadline) -> None:
-        throttled = found.rule.fate is Fate.KEEP and found.rule.retry
+    def _check(self, request: Request, throttles: int) -> None:
+        try:
+            request.check()
+        except DeadlineExceededError:
+            if throttles:
+                # One late answer is the caller's; several in a row without a signature are the HSM's.
+                self._breaker.failed(Trouble.THROTTLED, f"throttled {throttles} times until the deadline")
+            raise
+
+    def _mend_or_give_up(self, found: HsmFault, generation: int, faults: int, request: Request) -> HsmFault:
+        """Mend, and give what there is to wait for: `found`, or a login that was throttled; raises `SignerError`."""
         # When all sessions died at once, one request may meet every one of them before it gets a new one.
-        tries = self._pool.size + _TRIES_BEYOND_SESSIONS
-        if not throttled and (not found.rule.retry or attempt + 1 >= tries):
+        if not found.rule.retry or faults >= self._pool.size + _TRIES_BEYOND_SESSIONS:
             self._breaker.failed(Trouble.ERROR, str(found))
             raise found.error from None
         try:
-            self._connection.mend(found.rule.fate, generation)
+            self._connection.mend(found.rule.fate, generation, request.deadline, request.on_hang)
+        except HsmFault as throttled:
+            return throttled
         except SignerError as error:
             trouble = Trouble.LOGIN if isinstance(error, LoginRefusedError) else Trouble.LOST
             self._breaker.failed(trouble, error.message)
             raise
-        if throttled:
-            self._metrics.throttles.inc()
-            longest_s = min(_THROTTLE_PAUSE_S * 2.0**attempt, _LONGEST_THROTTLE_PAUSE_S)
-            time.sleep(min(random.uniform(0, longest_s), deadline.remaining_s()))  # noqa: S311 - jitter is no secret
+        return found
+
+    def _wait(self, throttles: int, deadline: Deadline) -> None:
+        self._metrics.throttles.inc()
+        longest_s = min(_THROTTLE_PAUSE_S * 2 ** min(throttles, _DOUBLINGS), _LONGEST_THROTTLE_PAUSE_S)
+        time.sleep(min(random.uniform(0, longest_s), deadline.remaining_s()))  # noqa: S311 - jitter is no secret
 
     def _sign_once(self, task: SignTask, request: Request) -> RawSignature:
-        mechanism, parameter = _MECHANISMS[task.algorithm.mechanism]
         with (
             self._connection.lend(request.deadline) as lent,
             # Borrowed for one signature only, so that a single request need not wait for a whole batch.
             self._pool.borrow(lent, request.deadline, request.on_hang) as session,
         ):
-            key = self._key_in(session, task.key)
-            began_s = time.perf_counter()
-            try:
-                value = key.private_key.sign(
-                    task.algorithm.hsm_input(task.digest), mechanism=mechanism, mechanism_param=parameter
-                )
-            except pkcs11.PKCS11Error as error:
-                raise fault(error, "C_Sign") from None
-            ended_s = time.perf_counter()
-            return RawSignature(
-                value=value,
-                key_handle=key.handle,
-                session_handle=session.handle,
-                pool_wait_s=began_s - request.asked_s,
-                hsm_sign_s=ended_s - began_s,
+            signature = self._sign_in(session, task, request)
+            if not signature.sound:
+                session.distrusted = True
+                self._breaker.wrong_signature()
+                return signature
+        self._connection.worked()
+        self._breaker.verified()
+        return signature
+
+    def _sign_in(self, session: SigningSession, task: SignTask, request: Request) -> RawSignature:
+        mechanism, parameter = _MECHANISMS[task.algorithm.mechanism]
+        key = self._finder.key_in(session, task.key)
+        began_s = time.perf_counter()
+        try:
+            value = key.private_key.sign(
+                task.algorithm.hsm_input(task.digest), mechanism=mechanism, mechanism_param=parameter
             )
+        except pkcs11.PKCS11Error as error:
+            raise fault(error, "C_Sign") from None
+        signed_s = time.perf_counter()
+        # Before the session is lent again: one that lies must not do so twice.
+        sound = verifies(task.key.public_key, task.algorithm, task.digest, value)
+        return RawSignature(
+            task=task,
+            value=value,
+            sound=sound,
+            key_handle=key.handle,
+            session_handle=session.handle,
+            pool_wait_s=began_s - request.asked_s,
+            hsm_sign_s=signed_s - began_s,
+            verify_s=time.perf_counter() - signed_s,
+        )

@@ -101,7 +101,8 @@ GUARDS: Final = (
         ("bad",) * 11, "uninvited",
     ),
     Guard(
-        "verification", "signing.py", "sound = work.is_sound()", "sound = True",
+        "verification", "hsm/signature_maker.py",
+        "sound = verifies(task.key.public_key, task.algorithm, task.digest, value)", "sound = True",
         ("good",), "wrong", wrong_signature=True,
     ),
     Guard(

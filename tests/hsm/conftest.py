@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from signer import logs
+from signer.deadlines import Deadline
 from signer.demo.stack import Token, provision
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
+from signer.hsm.hung_calls import HungCalls
 from signer.hsm.journal import Journal
-from signer.hsm.keyring import HsmKeyRing, Limits
+from signer.hsm.keyring import HsmKeyRing
 from signer.hsm.latch import Latch
 from signer.metrics import Metrics
 
@@ -41,6 +44,14 @@ class Opened:
         """How many sessions were thrown away so far."""
         family = next(iter(self.metrics.hsm.sessions_discarded.collect()))
         return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    deadline = Deadline.after(30)
+    while not true():
+        deadline.check()
+        time.sleep(0.02)
 
 
 OpenKeyRing = Callable[..., Opened]
@@ -106,11 +117,12 @@ def open_key_ring(softhsm: Token, pin: str, latch_file: Path) -> Iterator[OpenKe
             stack.close()
             metrics = Metrics(CollectorRegistry())
             journal = journal_of(metrics, clock)
-            connection = Connection(softhsm.module, softhsm.label, lambda: pin, journal)
+            hung_calls = HungCalls(call_timeout_s, sessions, ended.set, journal)
+            stack.enter_context(closing(hung_calls))
+            connection = Connection(softhsm.module, softhsm.label, lambda: pin, hung_calls, journal)
             stack.enter_context(closing(connection))
             wanted = specs or (spec(),)
-            limits = Limits(sessions, call_timeout_s, ended.set)
-            key_ring = HsmKeyRing(connection, "signer-dev", wanted, limits, Latch(latch_file), journal)
+            key_ring = HsmKeyRing(connection, "signer-dev", wanted, sessions, Latch(latch_file), journal)
             stack.enter_context(closing(key_ring))
             if warm:
                 key_ring.warm_up(0)

@@ -15,8 +15,9 @@ from signer.deadlines import Deadline
 from signer.hsm import cryptoki
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
+from signer.hsm.hung_calls import HungCalls
 from signer.hsm.journal import Journal
-from signer.hsm.keyring import HsmKeyRing, Limits
+from signer.hsm.keyring import HsmKeyRing
 from signer.hsm.latch import Latch
 from signer.metrics import HsmMetrics
 from signer.ports import RawSignature, SignTask
@@ -32,10 +33,10 @@ def main(module_path: str, token: str, pin_file: str, label: str, total: str, lo
     pin = Path(pin_file).read_text(encoding="utf-8").strip()
     journal = Journal(HsmMetrics(CollectorRegistry()), logs.get("hammer"), lambda: datetime.now(UTC))
     latch = Latch(Path(pin_file).with_name("hammer-latch.json"))
-    with closing(Connection(Path(module_path), token, lambda: pin, journal)) as connection:
+    hung_calls = HungCalls(60, THREADS, os.abort, journal)
+    with closing(Connection(Path(module_path), token, lambda: pin, hung_calls, journal)) as connection:
         spec = KeySpec("hammer", label, None, frozenset())
-        limits = Limits(THREADS, call_timeout_s=60, end_process=os.abort)
-        with closing(HsmKeyRing(connection, "hammer", [spec], limits, latch, journal)) as key_ring:
+        with closing(HsmKeyRing(connection, "hammer", [spec], THREADS, latch, journal)) as key_ring:
             key_ring.warm_up(0)
             print(hammer(key_ring, int(total) // THREADS))  # noqa: T201
             sys.stdout.flush()

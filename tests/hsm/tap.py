@@ -23,6 +23,7 @@ _FUNCTIONS: Final = {
     "C_OpenSession": (12, 5),
     "C_CloseSession": (13, 1),
     "C_Login": (18, 4),
+    "C_GetAttributeValue": (24, 4),
     "C_FindObjectsInit": (26, 3),
     "C_SignInit": (42, 3),
     "C_Sign": (43, 5),
@@ -96,6 +97,14 @@ def flip_one_bit(real: Callable[..., int], *arguments: Any) -> int:
         first_byte = ctypes.c_ubyte.from_address(arguments[3])
         first_byte.value ^= 1
     return code
+
+
+def once_filled(first: Answer) -> Answer:
+    """Answer C_Sign as `first` says the first time that it is to give a signature, not only its size."""
+    pending = [first]
+    return lambda real, *arguments: (
+        pending.pop()(real, *arguments) if pending and arguments[3] else int(real(*arguments))
+    )
 
 
 def log_out(module: Path, session_handle: int) -> None:

@@ -17,9 +17,9 @@ from tests.hsm.conftest import SECOND_LABEL, Opened, OpenKeyRing, spec
 from tests.hsm.tap import close_all_sessions, log_out, tapped
 
 
-def sign(opened: Opened, count: int = 1) -> list[object]:
-    """Sign with the first key."""
-    key = opened.key_ring.key("settlement")
+def sign(opened: Opened, count: int = 1, alias: str = "settlement") -> list[object]:
+    """Sign with one key."""
+    key = opened.key_ring.key(alias)
     tasks = [SignTask(key, DEFAULT_ALGORITHM, hashlib.sha256(b"%d" % number).digest()) for number in range(count)]
     return list(opened.key_ring.sign(tasks, Deadline.after(60)))
 
@@ -61,6 +61,53 @@ def test_a_lost_login_is_no_drift(open_key_ring: OpenKeyRing, softhsm: Token) ->
     assert all(isinstance(answered, RawSignature) for answered in sign(opened, 10))
 
 
+@pytest.fixture
+def without_the_first(open_key_ring: OpenKeyRing, monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """Two keys, of which the first is deleted once both were checked."""
+    opened = open_key_ring(spec(), spec(SECOND_LABEL, alias="payout"), sessions=2)
+    (version,) = opened.key_ring._versions.plan("settlement")  # noqa: SLF001 - the token cannot be changed so
+    monkeypatch.setattr(version, "spec", spec("deleted"))
+    return opened
+
+
+def assert_it_is_out_of_service(opened: Opened) -> None:
+    """It is told, and costs the other key nothing."""
+    (answered,) = sign(opened)
+    assert isinstance(answered, HsmUnavailableError)
+    assert "found no private keys with this label" in answered.message
+    assert sessions_of(sign(opened, alias="payout"))
+    (problem,) = opened.key_ring.problems()
+    assert problem.startswith("out of service: key settlement (label deleted)")
+    assert [told.operation for told in opened.key_ring.take_incidents()] == ["key.drifted"]
+    assert opened.metrics.registry.get_sample_value("signer_key_compliant", {"key": "settlement"}) == 0
+
+
+def test_a_key_that_was_deleted_is_found_out_by_the_check(without_the_first: Opened) -> None:
+    """Sessions that still have its handle sign with it no more."""
+    assert sessions_of(sign(without_the_first))
+    without_the_first.key_ring.check_keys()
+    assert_it_is_out_of_service(without_the_first)
+
+
+def test_a_single_key_that_was_deleted_is_found_out_too(
+    open_key_ring: OpenKeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else in sight tells that the login stands: it is asked."""
+    opened = open_key_ring()
+    (version,) = opened.key_ring._versions.plan("settlement")  # noqa: SLF001
+    monkeypatch.setattr(version, "spec", spec("deleted"))
+    opened.key_ring.check_keys()
+    assert opened.key_ring.problems()
+
+
+def test_a_key_that_was_deleted_is_found_out_by_the_next_session(without_the_first: Opened, softhsm: Token) -> None:
+    """It is looked for again after a login, then it is absent; the other key signs on, and the breaker stays closed."""
+    with without_the_first.connection.lend(Deadline.after(30)) as lent:
+        close_all_sessions(softhsm.module, lent.module.token.slot.slot_id)
+    assert sessions_of(sign(without_the_first, alias="payout"))
+    assert_it_is_out_of_service(without_the_first)
+
+
 def test_another_key_under_the_label_is_not_used_by_a_new_session(
     open_key_ring: OpenKeyRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,16 +119,6 @@ def test_another_key_under_the_label_is_not_used_by_a_new_session(
     assert isinstance(answered, HsmUnavailableError)
     assert "no longer the key that was checked at start" in answered.message
     assert opened.key_ring.problems()
-
-
-def test_a_session_that_gave_a_wrong_signature_is_not_used_again(open_key_ring: OpenKeyRing) -> None:
-    """Who is told that a signature did not verify closes its session, whether it is idle or on loan."""
-    opened = open_key_ring(sessions=1)
-    (bad,) = sign(opened)
-    assert isinstance(bad, RawSignature)
-    opened.key_ring.judge(bad, sound=False)
-    assert bad.session_handle not in sessions_of(sign(opened, 20))
-    assert opened.discarded() == 1
 
 
 def test_the_session_used_last_is_lent_first(open_key_ring: OpenKeyRing) -> None:
@@ -122,6 +159,6 @@ def test_a_refused_login_is_tried_once_by_all(open_key_ring: OpenKeyRing, sofths
 def mend(opened: Opened, refused: list[LoginRefusedError]) -> None:
     """Ask for a login, all in the generation that lost it."""
     try:
-        opened.connection.mend(Fate.LOG_IN, 0)
+        opened.connection.mend(Fate.LOG_IN, 0, Deadline.after(30))
     except LoginRefusedError as error:
         refused.append(error)

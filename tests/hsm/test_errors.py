@@ -50,6 +50,32 @@ def test_a_code_of_a_vendor_is_unknown_and_so_refused(softhsm: Token) -> None:
     assert re.fullmatch("CKR 0x80000001", rule.name)
 
 
+@pytest.mark.parametrize(
+    ("error", "fate", "retry"),
+    [
+        (pkcs11.NoSuchKey, Fate.LOG_IN, True),
+        (pkcs11.NoSuchToken, Fate.REBUILD, True),
+        (pkcs11.MultipleObjectsReturned, Fate.DISCARD, False),
+        (pkcs11.MultipleTokensReturned, Fate.DISCARD, False),
+        (pkcs11.PKCS11Error, Fate.DISCARD, False),
+    ],
+)
+def test_what_the_library_raises_without_a_code_has_a_row(
+    error: type[pkcs11.PKCS11Error], fate: Fate, *, retry: bool
+) -> None:
+    """The library finds these itself: no module answered with them."""
+    rule = rule_for(error("whatever it says"))
+    assert (rule.fate, rule.retry) == (fate, retry)
+
+
+def test_every_error_of_the_library_has_a_row() -> None:
+    """None falls through to what is not understood."""
+    errors = [item for item in vars(pkcs11.exceptions).values() if isinstance(item, type)]
+    named = [error for error in errors if error is not pkcs11.PKCS11Error]
+    assert len(named) > 70
+    assert [error.__name__ for error in named if rule_for(error()).name == error.__name__] == []
+
+
 def table() -> str:
     """The table as the documentation shows it."""
     rows = [

@@ -2,7 +2,8 @@
 
 import ctypes
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from signer.demo.stack import Token
 from signer.errors import HsmConfigurationError, HsmUnavailableError, LoginRefusedError
 from signer.hsm.connection import Connection
 from signer.hsm.errors import Fate
+from signer.hsm.hung_calls import HungCalls
 from signer.hsm.module import Module, crypto_user_of, handle_of
 from signer.metrics import Metrics
+from signer.ports import SignTask
+from signer.signatures import DEFAULT_ALGORITHM
 from tests.hsm.conftest import OpenKeyRing, journal_of
 from tests.hsm.tap import CKR_CANT_LOCK, answer, log_out, once, tapped
 
@@ -55,32 +59,38 @@ def test_a_stumble_at_initialisation_is_tried_again(softhsm: Token) -> None:
         assert tap.calls["C_Initialize"] == 2
 
 
-def connect(softhsm: Token, pin: str) -> Connection:
-    """Open the connection with a PIN."""
-    return Connection(softhsm.module, softhsm.label, lambda: pin, journal_of(Metrics(CollectorRegistry())))
+@contextmanager
+def connected(softhsm: Token, *pins: str) -> Iterator[Connection]:
+    """Open the connection; each login is with the next PIN."""
+    journal, left = journal_of(Metrics(CollectorRegistry())), list(pins)
+    with closing(HungCalls(30, 1, os.abort, journal)) as hung_calls:
+        connection = Connection(softhsm.module, softhsm.label, lambda: left.pop(0), hung_calls, journal)
+        with closing(connection):
+            yield connection
 
 
 def test_a_wrong_pin_is_tried_once(softhsm: Token) -> None:
     """One C_Login reaches the token, and the refusal does not repeat the PIN."""
     with tapped(softhsm.module) as tap:
-        with pytest.raises(LoginRefusedError, match="C_Login failed: CKR_PIN_INCORRECT") as caught:
-            connect(softhsm, "signer-dev:wrong-canary")
+        with (
+            pytest.raises(LoginRefusedError, match="C_Login failed: CKR_PIN_INCORRECT") as caught,
+            connected(softhsm, "signer-dev:wrong-canary"),
+        ):
+            pass
         assert tap.calls["C_Login"] == 1
     assert "canary" not in str(caught.value)
 
 
 def test_a_pin_that_was_changed_meanwhile_is_tried_once(softhsm: Token, pin: str) -> None:
     """When the login is lost and the PIN is no longer right, one try is made; after it nobody asks the HSM again."""
-    pins = [pin, "signer-dev:wrong-canary"]
-    journal = journal_of(Metrics(CollectorRegistry()))
     with tapped(softhsm.module) as tap:
-        with closing(Connection(softhsm.module, softhsm.label, lambda: pins.pop(0), journal)) as connection:
+        with connected(softhsm, pin, "signer-dev:wrong-canary") as connection:
             with connection.lend(Deadline.after(30)) as lent:
                 session = lent.module.open_session()
                 log_out(softhsm.module, handle_of(session))
             for _ in range(3):
                 with pytest.raises(LoginRefusedError):
-                    connection.mend(Fate.LOG_IN, connection.generation)
+                    connection.mend(Fate.LOG_IN, connection.generation, Deadline.after(30))
         assert tap.calls["C_Login"] == 2
 
 
@@ -107,18 +117,14 @@ def test_an_absent_module_is_named(tmp_path: Path) -> None:
 
 
 def test_a_forked_child_may_not_sign(open_key_ring: OpenKeyRing) -> None:
-    """In a child process the very first use is refused, before any call reaches the module."""
-    opened = open_key_ring(warm=False)
+    """In a child the very first use is refused at once: it has neither the sessions nor the threads of its parent."""
+    opened = open_key_ring()
+    task = SignTask(opened.key_ring.key("settlement"), DEFAULT_ALGORITHM, bytes(32))
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        said = b"opened a session"
-        try:
-            with opened.connection.lend(Deadline.after(5)):
-                pass
-        except HsmUnavailableError as error:
-            said = error.message.encode()
-        os.write(write_end, said)
+        (answered,) = opened.key_ring.sign([task], Deadline.after(60))
+        os.write(write_end, str(answered).encode())
         os._exit(0)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe:

@@ -17,7 +17,7 @@ from tests.service.batches import (
     public_key,
     send,
 )
-from tests.service.running import running, sign
+from tests.service.running import ready, running, sign, until
 
 DRAIN_TIMEOUT_S = 5
 CLOSING_S = 5
@@ -42,8 +42,8 @@ def end(service: Program) -> int:
 
 @pytest.mark.parametrize(
     ("calls", "call_timeout_s", "status"),
-    [(1, 1, 0), (-1, 1, 86), (-1, 60, 75)],
-    ids=["one is given up", "too many are given up", "none is given up"],
+    [(1, 1, 0), (-1, 1, 0), (-1, 60, 75)],
+    ids=["one is given up", "all are given up", "none is given up"],
 )
 def test_sigterm_ends_a_service_whose_calls_hang(
     stack: Stack, shim: Shim, calls: int, call_timeout_s: int, status: int
@@ -61,6 +61,55 @@ def test_sigterm_ends_a_service_whose_calls_hang(
         downstream.take_all(sent)
         key = public_key(stack)
     assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)
+
+
+def test_a_service_whose_calls_all_hang_ends_itself(stack: Stack, shim: Shim) -> None:
+    """Once even the probes hang: with its status, and one dump of all threads; the next service does the work."""
+    sent = make_batches(4, 5)
+    service = start(stack, call_timeout_s=1)
+    with shim.hang("C_Sign"):
+        send(stack, sent)
+        assert service.wait(60) == 86
+    said = service.log.read_text(encoding="utf-8")
+    assert said.count("Current thread 0x") == 1
+    assert "signature_maker.py" in said
+    assert said.count('"event": "hsm.calls_hang"') == 1
+    downstream = Downstream(stack)
+    with running(stack):
+        downstream.take_all(sent)
+        key = public_key(stack)
+    assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)
+
+
+@pytest.mark.parametrize("function", ["C_Login", "C_Initialize"])
+def test_a_service_that_cannot_mend_its_connection_ends_itself(stack: Stack, shim: Shim, function: str) -> None:
+    """A login that does not come back is in everybody's way: callers are answered, readiness is lost, and it ends."""
+    service = start(stack, call_timeout_s=1)
+    with shim.hang(function) as hung:
+        if function == "C_Login":
+            shim.drop_login()
+        else:
+            shim.device_away(for_s=0.1, rebuild=True)
+        until(lambda: sign(stack, "T").status_code == 503, "a refusal")
+        hung.wait_for()
+        until(lambda: not ready(stack), "not ready")
+        assert service.wait(60) == 86
+    with running(stack):
+        assert sign(stack, "T").status_code == 200
+
+
+def test_a_check_of_the_keys_that_hangs_costs_no_readiness(stack: Stack, shim: Shim) -> None:
+    """The attributes are read on a timer; the service stays ready, signs, and looks at the keys the next time."""
+    stack.environment["SIGNER_READINESS_INTERVAL_S"] = "1"
+    service = start(stack, call_timeout_s=1)
+    with shim.hang("C_GetAttributeValue", times=1) as hung:
+        hung.wait_for()
+        before = shim.counts()["C_FindObjectsInit"].calls
+        # Three intervals without a probe would cost it.
+        shim.until(lambda counts: counts["C_FindObjectsInit"].calls >= before + 3)
+        assert ready(stack)
+        assert sign(stack, "T").status_code == 200
+    assert service.terminate() == 0
 
 
 def test_who_asked_over_http_is_told_to_ask_again(stack: Stack, shim: Shim) -> None:

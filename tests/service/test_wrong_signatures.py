@@ -37,7 +37,7 @@ def test_after_two_wrong_signatures_a_person_has_to_clear_it(stack: Stack, shim:
     told = [
         record["detail"].partition(":")[0] for record in audit_records(stack) if record["operation"] == "hsm.breaker"
     ]
-    assert told == ["latched", "latched", "cleared", "closed"]
+    assert told == ["latched", "latched", "cleared", "half_open", "closed"]
     wrong = [record for record in audit_records(stack) if record.get("error_code") == "signature_invalid"]
     assert [record["transaction_id"] for record in wrong] == ["WRONG-1", "WRONG-1"]
     assert all(record["session_handle"] and record["signature_sha256"] for record in wrong)

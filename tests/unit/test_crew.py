@@ -9,7 +9,7 @@ from signer.deadlines import Deadline
 from signer.hsm.crew import Crew, Job
 from signer.ports import RawSignature, SignTask
 from signer.signatures import DEFAULT_ALGORITHM
-from tests.simulators import simulate
+from tests.simulators import raw_signature, simulate
 
 LARGE = 10_000
 PATIENCE_S = 20.0
@@ -29,12 +29,12 @@ class Turns:
         self.taken: list[Job] = []
         self._reached, self._may_begin = threading.Event(), threading.Event()
 
-    def work(self, job: Job, number: int, _task: SignTask) -> None:
+    def work(self, job: Job, number: int, task: SignTask) -> None:
         """Stand in for a call into the HSM."""
         self.taken.append(job)
         self._reached.set()
         assert self._may_begin.wait(PATIENCE_S)
-        job.answer(number, RawSignature(b"", key_handle=7, session_handle=11, pool_wait_s=0.0, hsm_sign_s=0.0))
+        job.answer(number, raw_signature(task))
 
     @contextmanager
     def held(self) -> Iterator[None]:
