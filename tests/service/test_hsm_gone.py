@@ -61,3 +61,27 @@ def test_a_long_outage_costs_a_batch_one_receive_at_most(
     assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)
     if outage_s >= REQUIRED_S:
         assert max(http_s, batches_s) < BACK_WITHIN_S
+
+
+def test_lasting_throttling_costs_a_batch_one_receive_at_most(stack: Stack, shim: Shim) -> None:
+    """Batches whose time runs out while the HSM only says not now: the breaker opens, and they wait in the queue."""
+    stack.environment |= {"SIGNER_SIGNING_TIMEOUT_S": "2", "SIGNER_SQS__RETRY_AFTER_S": "1"}
+    sent = make_batches(12, 5)
+    with running(stack):
+        throttled = shim.fail("C_SignInit", "CKR_FUNCTION_FAILED")
+        send(stack, sent)
+        until(lambda: opened(stack, "throttled"), "the breaker is open")
+        # Half open, a probe lasts as long as the readiness interval at most; batches are not begun meanwhile.
+        probed = shim.counts()["C_SignInit"].calls
+        shim.until(lambda counts: counts["C_SignInit"].calls > probed + 20)
+        throttled.end()
+        downstream = Downstream(stack)
+        downstream.take_all(sent)
+        key = public_key(stack)
+    assert max(line["receive_count"] for line in logged(stack, "batch.forwarded")) <= 2
+    assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)
+
+
+def opened(stack: Stack, trouble: str) -> bool:
+    """Whether the breaker opened for that reason."""
+    return any(line["reason"].startswith(trouble) for line in logged(stack, "hsm.breaker") if line["state"] == "open")
