@@ -159,6 +159,11 @@ _THROTTLE: Final = (
     Exercise(
         "every other call throttled", Kind.THROTTLE, _fail("C_Sign", "CKR_FUNCTION_FAILED", probability=0.5), _AWHILE
     ),
+    Exercise(
+        "reading attributes throttled",
+        Kind.THROTTLE,
+        _together(_fail("C_GetAttributeValue", "CKR_DEVICE_ERROR", times=_SEVERAL), _close_sessions),
+    ),
     Exercise("every call throttled", Kind.THROTTLE, _fail("C_SignInit", "CKR_FUNCTION_FAILED"), _AWHILE),
     Exercise("signatures are slow", Kind.THROTTLE, _slow, _AWHILE, 3),
 )
@@ -176,6 +181,22 @@ _HANG: Final = (
     ),
     Exercise("login hangs", Kind.HANG, _together(_hang("C_Login", times=1), _drop_login), _AWHILE, 2.5),
     Exercise("a hung call bars the rebuild", Kind.HANG, _hang_and_finalise, _AWHILE, 2.5),
+    Exercise(
+        "login hangs for good",
+        Kind.HANG,
+        _together(_hang("C_Login"), _drop_login),
+        Lasts.UNTIL_DEATH,
+        0,
+        kills=True,
+    ),
+    Exercise(
+        "initialising hangs for good",
+        Kind.HANG,
+        _together(_hang("C_Initialize"), _finalised),
+        Lasts.UNTIL_DEATH,
+        0,
+        kills=True,
+    ),
     Exercise("every call hangs", Kind.HANG, _hang("C_Sign"), Lasts.UNTIL_DEATH, 0, kills=True),
 )
 _CRASH: Final = (

@@ -1,7 +1,7 @@
 """What the drill found: rows, a table, medians against the goals."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import inf
 from statistics import median
@@ -78,6 +78,20 @@ def medians(rows: Sequence[Row]) -> list[tuple[str, float | None, float]]:
     for row in rows:
         times[row["kind"]].append(inf if row["recovered_s"] is None else row["recovered_s"])
     return [(kind, _GOALS_S.get(Kind(kind)), median(found)) for kind, found in times.items()]
+
+
+def shortcomings(rows: Sequence[Row], wanted: int, *, whole: bool) -> Iterator[str]:
+    """Say what was not proven: faults that had no turn or no end, and goals that were missed in a `whole` drill."""
+    had_their_turn = len({row["name"] for row in rows})
+    if had_their_turn < wanted:
+        yield f"cut short: {had_their_turn} of {wanted} faults had their turn"
+    for row in rows:
+        if row["recovered_s"] is None:
+            yield f"not recovered from: {row['name']}, over {row['entrance']}"
+    if whole:
+        for kind, goal_s, median_s in medians(rows):
+            if goal_s is not None and median_s >= goal_s:
+                yield f"too slow: {kind}, {seconds(median_s)} where {goal_s:.0f} s are the goal"
 
 
 def seconds(value: float | None) -> str:

@@ -22,6 +22,7 @@ from signer.demo.stack import Stack
 from signer.drill.checker import check
 from signer.drill.evidence import Event, Evidence, Released, Sent
 from signer.drill.faults import EXERCISES
+from signer.drill.report import shortcomings
 from signer.drill.samples import Sessions, trend
 from signer.drill.trial import recovered_s
 from signer.ports import AuditEntry
@@ -61,6 +62,20 @@ def test_a_short_drill_proves_what_came_out_and_draws_it(tmp_path: Path) -> None
     assert {"signature_invalid", "hsm_unavailable"} <= failed["every signature wrong"]
     picture = "".join(ET.fromstring((tmp_path / "reports" / "drill.svg").read_text()).itertext())  # noqa: S314 - our own
     assert all(words in picture for words in [*names, "0 lost, 0 conflicting, 0 wrong released, 0 unaudited"])
+
+
+def a_row(name: str, recovered_s: float | None, kind: str = "session") -> dict[str, Any]:
+    """What the judgement of a drill depends on."""
+    return {"name": name, "kind": kind, "entrance": "sqs", "recovered_s": recovered_s}
+
+
+def test_what_was_not_proven_is_said() -> None:
+    """A drill that was cut short, or never came back, did not hold, however many zeros it has."""
+    rows = [a_row("a", 0.1), a_row("b", 2.0), a_row("c", 1.5), a_row("d", 2.9, "rebuild")]
+    assert list(shortcomings(rows, 4, whole=False)) == []
+    assert list(shortcomings(rows, 5, whole=False)) == ["cut short: 4 of 5 faults had their turn"]
+    assert list(shortcomings(rows, 4, whole=True)) == ["too slow: session, 1.50 s where 1 s are the goal"]
+    assert list(shortcomings([*rows, a_row("e", None)], 5, whole=False)) == ["not recovered from: e, over sqs"]
 
 
 @pytest.mark.timeout(240)

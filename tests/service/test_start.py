@@ -97,6 +97,21 @@ def test_check_names_what_is_wrong_and_how_to_mend_it(stack: Stack) -> None:
     assert all(failed.values())
 
 
+def test_attest_shows_the_evidence_and_says_by_its_status_whether_it_is_good(stack: Stack) -> None:
+    """As JSON for the auditor and as a table; with a fingerprint that is another key's, the deviation and status 1."""
+    done = run(stack, "keys", "attest", "--output", "json")
+    (shown,) = json.loads(done.stdout)
+    assert (done.returncode, shown["alias"], shown["compliant"]) == (0, "settlement", True)
+    assert all(finding["ok"] for finding in shown["findings"])
+    table = run(stack, "keys", "attest")
+    assert (table.returncode, shown["token_serial"] in table.stdout) == (0, True)
+    assert {finding["subject"] for finding in shown["findings"]} <= set(table.stdout.replace("  ", "\n").split("\n"))
+    wrong = run(stack, "keys", "attest", "--output", "json", SIGNER_KEYS__SETTLEMENT__FINGERPRINT="sha256:" + "0" * 64)
+    (found,) = json.loads(wrong.stdout)
+    assert (wrong.returncode, found["compliant"]) == (1, False)
+    assert [finding["subject"] for finding in found["findings"] if not finding["ok"]] == ["fingerprint"]
+
+
 def test_check_finds_a_directory_where_the_ledger_should_be(stack: Stack) -> None:
     """The service would not start on it; the fix says what belongs there."""
     done = run(stack, "check", "--output", "json", SIGNER_LEDGER__PATH=str(stack.directory))
