@@ -111,7 +111,7 @@ class Stage:
         directory.mkdir(exist_ok=True)
         stack = Stack(directory, self.emulator, self.token)
         own = {key: value for key, value in stack.environment.items() if not key.upper().startswith("SIGNER_")}
-        shim = self.shim.environment(self.token.module, self.module.preset)
+        shim = self.shim.environment(self.token.module, self.module.preset, throttle_per_s=0)
         sessions = {"SIGNER_HSM__MODULE": str(LIBRARY), "SIGNER_HSM__SESSIONS": str(self.module.sessions)}
         stack.environment = {**own, **shim, **sessions, **_queues_of(beside), **environment}
         service = Service(stack, python, self.shim)
@@ -122,7 +122,7 @@ class Stage:
 
     def limit(self, sessions: int, seconds: float) -> Limit:
         """Measure what the module can do with so many threads."""
-        environment = self.shim.environment(self.token.module, self.module.preset)
+        environment = self.shim.environment(self.token.module, self.module.preset, throttle_per_s=0)
         return measure_limit(LIBRARY, self.token, KEY_LABEL, environment, threads=sessions, seconds=seconds)
 
 

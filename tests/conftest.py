@@ -47,7 +47,7 @@ def preset(request: pytest.FixtureRequest) -> Iterator[Preset]:
         return
     module: Path = request.getfixturevalue("softhsm_module")  # found before the shim stands before it
     with TemporaryDirectory(prefix="shim") as directory, pytest.MonkeyPatch.context() as patch:
-        environment = Shim(Path(directory)).environment(module, "cloudhsm", latency=False)
+        environment = Shim(Path(directory)).environment(module, "cloudhsm")
         for name, value in {**environment, "SOFTHSM2_MODULE": str(LIBRARY)}.items():
             patch.setenv(name, value)
         yield "cloudhsm"

@@ -19,7 +19,9 @@ def run_drill(plan: Plan, console: Console) -> bool:
     """Run the drill, print and write its report; tells whether it held.
 
     So it does if nothing was lost, doubled, wrong or unaudited, every fault had its turn and was recovered from and,
-    where none was left out by `plan.only`, fast enough. Raises `ConfigurationError`, and `KeyboardInterrupt` at SIGTERM.
+    where none was left out by `plan.only`, fast enough.
+
+    Raises `ConfigurationError`, and `KeyboardInterrupt` at SIGTERM.
     """
     exercises = chosen(plan)
     console.print(f"[dim]{len(exercises)} faults; load, service and AWS emulator start …[/]", highlight=False)

@@ -58,6 +58,16 @@ class Hung(Fault):
         self._shim.until(lambda counts: counts[self._function].hung >= count, timeout_s)
 
 
+_HSM_SIGNS_PER_S: Final = 1000.0
+"""RSA-2048, one HSM of AWS CloudHSM."""
+
+
+def _rate(throttle_per_s: float | None, *, latency: bool) -> float:
+    if throttle_per_s is not None:
+        return throttle_per_s
+    return _HSM_SIGNS_PER_S if latency else 0.0
+
+
 class Shim:
     """The shim in all processes whose sockets are in `directory`."""
 
@@ -65,14 +75,24 @@ class Shim:
         self.directory = directory
 
     def environment(
-        self, module: Path, preset: Literal["cloudhsm"] | None = None, *, latency: bool = True
+        self,
+        module: Path,
+        preset: Literal["cloudhsm"] | None = None,
+        *,
+        latency: bool = True,
+        throttle_per_s: float | None = None,
     ) -> dict[str, str]:
-        """What a process needs for the shim to wrap `module`; without `latency` the preset signs at full speed."""
+        """What a process needs for the shim to wrap `module`.
+
+        Without `latency` the preset signs at full speed; with it, it throttles beyond `throttle_per_s` (0: never), by
+        default what one HSM does.
+        """
         return {
             "SIGNER_SHIM_MODULE": str(module),
             "SIGNER_SHIM_SOCKET": str(self.directory),
             "SIGNER_SHIM_PRESET": preset or "",
             "SIGNER_SHIM_LATENCY": str(int(latency)),
+            "SIGNER_SHIM_THROTTLE": str(_rate(throttle_per_s, latency=latency)),
         }
 
     def process(self, pid: int) -> "Shim":
@@ -151,9 +171,15 @@ class Shim:
         """Sign each digest once, and give the same signature at once whenever it comes again."""
         return self._fault(("replay", 1), ("replay", 0))
 
-    def preset(self, name: Literal["cloudhsm", "none"], *, latency: bool = True) -> None:
+    def preset(
+        self,
+        name: Literal["cloudhsm", "none"],
+        *,
+        latency: bool = True,
+        throttle_per_s: float | None = None,
+    ) -> None:
         """Be like AWS CloudHSM, or no longer; to be told while no session is open."""
-        self._tell("preset", name, int(latency))
+        self._tell("preset", name, int(latency), _rate(throttle_per_s, latency=latency))
 
     # --- what came through ---
 

@@ -6,6 +6,7 @@
  *              SIGNER_SHIM_PRESET   cloudhsm: what AWS CloudHSM does and SoftHSM does not (a private key of either
  *                                   does not tell its MODULUS_BITS)
  *              SIGNER_SHIM_LATENCY  0: the preset signs without its 5-10 ms
+ *              SIGNER_SHIM_THROTTLE signatures a second beyond which the preset throttles; 0: never; else 1000
  *
  * One command a connection: words separated by tabs, a line end, answered by one JSON object (see `commands`).
  *
@@ -177,7 +178,7 @@ static double throttle_per_s, throttle_tokens, throttled_at_s;
 static void *replays; /* the tree of them, by tsearch */
 static unsigned long wrong_pins, wrong_pins_in_a_row, busy_at_finalize;
 static const char *directory;
-static char *first_preset[2]; /* name, latency */
+static char *first_preset[3]; /* name, latency, throttling */
 static struct sockaddr_un address = {.sun_family = AF_UNIX};
 static int listener = -1;
 static pid_t serving_pid;
@@ -899,6 +900,7 @@ static const char *preset(struct function *, char **word)
     slow = on && strcmp(word[1], "0");
     delay(&functions[F_C_Sign], (char *[]){"none", "0", "0"});
     refresh(&functions[F_C_Sign]);
+    throttle(NULL, (char *[]){on ? word[2] : "0"});
     return cap(NULL, (char *[]){"-1"});
 }
 
@@ -915,7 +917,6 @@ static const char *reset(struct function *, char **)
         refresh(fn);
     }
     signature_fault = RIGHT;
-    throttle_per_s = 0;
     device = PRESENT;
     replaying = false;
     forget_replays();
@@ -956,7 +957,7 @@ static const struct command {
     {"signature", "right|flip|truncate|other TIMES|-1 LABEL", 3, false, false, signature},
     {"replay", "1|0", 1, false, false, replay},
     {"throttle", "SIGNATURES_PER_S (0: none)", 1, false, false, throttle},
-    {"preset", "cloudhsm|none 1|0 (0: without latency)", 2, false, false, preset},
+    {"preset", "cloudhsm|none 1|0 (0: without latency) PER_S (beyond it throttled; 0: never)", 3, false, false, preset},
     {"reset", "", 0, false, false, reset},
     {"counts", "", 0, false, false, counts},
     {NULL, "no such command", -1, false, false, NULL},
@@ -1125,6 +1126,7 @@ static void start_first_time(void)
     directory = copy_of_environment("SIGNER_SHIM_SOCKET", NULL);
     first_preset[0] = copy_of_environment("SIGNER_SHIM_PRESET", "none");
     first_preset[1] = copy_of_environment("SIGNER_SHIM_LATENCY", "1");
+    first_preset[2] = copy_of_environment("SIGNER_SHIM_THROTTLE", "1000"); /* what one HSM of AWS does of RSA-2048 */
     const char *error = preset(NULL, first_preset);
     if (error) fprintf(stderr, "shim: SIGNER_SHIM_PRESET: %s\n", error);
     else real = load();

@@ -40,7 +40,7 @@ def shim(stack: Stack, softhsm_module: Path, preset: Preset) -> Iterator[Shim]:
     """The service's module fails when it is told to; it is like CloudHSM if the whole run is."""
     with TemporaryDirectory(prefix="shim") as directory:  # a socket's path must be short
         shim = Shim(Path(directory))
-        stack.environment |= shim.environment(softhsm_module, preset, latency=False)
+        stack.environment |= shim.environment(softhsm_module, preset)
         stack.environment["SIGNER_HSM__MODULE"] = str(LIBRARY)
         yield shim
 

@@ -140,6 +140,18 @@ def test_throttling(session: pkcs11.Session, shim: Shim) -> None:
     assert key[Attribute.LABEL] == "test-settlement-key"
 
 
+def test_the_preset_throttles_what_comes_too_fast(session: pkcs11.Session, shim: Shim) -> None:
+    """A tenth of a second's worth may come at once; without a rate, whatever comes."""
+    key = private_key(session)
+    good = sign(key)
+    shim.preset("cloudhsm", latency=False, throttle_per_s=0.01)
+    assert sign(key) == good
+    with pytest.raises(pkcs11.FunctionFailed):
+        sign(key)
+    shim.preset("cloudhsm", latency=False, throttle_per_s=0)
+    assert [sign(key) for _ in range(300)] == [good] * 300
+
+
 def test_signing_takes_its_time_if_asked(session: pkcs11.Session, shim: Shim) -> None:
     """With latency C_Sign is delayed by milliseconds, the size query is not; without it nothing is."""
     key = private_key(session)
