@@ -51,7 +51,11 @@ class Service:
         command = [python, "-m", "signer", "serve", "--config", str(stack.config)]
         self.stack = stack
         self.program = Program(command, stack.environment, stack.directory / "serve.log")
-        self.program.wait_for(f"{stack.http_url}/readyz")
+        try:
+            self.program.wait_for(f"{stack.http_url}/readyz")
+        except BaseException:
+            self.program.kill()
+            raise
         self.start_cpu_s = self.cpu_s()
         self._shim = shim.process(self.program.pid)
 

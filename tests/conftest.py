@@ -11,13 +11,15 @@ from softhsm.provision import find_module
 from softhsm.shim.client import LIBRARY, Shim
 
 Preset = Literal["cloudhsm"] | None
+SLOW: Final = "cloudhsm-slow"
+"""Signs in 5-10 ms and is throttled, too: what `make test` leaves out, for it has 15 minutes."""
 
 WITHOUT_HSM: Final = ("unit", "integration")
 """Directories whose tests open no module: over a preset they would only do again what they have done."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--preset", choices=["none", "cloudhsm"], default="none", help="what SoftHSM is to be like")
+    parser.addoption("--preset", choices=["none", "cloudhsm", SLOW], default="none", help="what SoftHSM is to be like")
     parser.addoption("--outage", type=float, default=6, metavar="S", help="how long the HSM is away in its long outage")
     parser.addoption("--sigterms", type=int, default=4, metavar="N", help="how often it is told to end")
 
@@ -47,7 +49,8 @@ def preset(request: pytest.FixtureRequest) -> Iterator[Preset]:
         return
     module: Path = request.getfixturevalue("softhsm_module")  # found before the shim stands before it
     with TemporaryDirectory(prefix="shim") as directory, pytest.MonkeyPatch.context() as patch:
-        environment = Shim(Path(directory)).environment(module, "cloudhsm")
+        slow = request.config.getoption("preset") == SLOW
+        environment = Shim(Path(directory)).environment(module, "cloudhsm", latency=slow)
         for name, value in {**environment, "SOFTHSM2_MODULE": str(LIBRARY)}.items():
             patch.setenv(name, value)
         yield "cloudhsm"

@@ -1097,7 +1097,9 @@ static CK_FUNCTION_LIST *load(void)
     void *module = path ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
     CK_C_GetFunctionList get_list = module ? (CK_C_GetFunctionList)dlsym(module, "C_GetFunctionList") : NULL;
     CK_FUNCTION_LIST *list = NULL;
-    if (!get_list || get_list(&list) != CKR_OK)
+    if (get_list == C_GetFunctionList)
+        fputs("shim: SIGNER_SHIM_MODULE: names the shim itself\n", stderr); /* which would wait for itself for ever */
+    else if (!get_list || get_list(&list) != CKR_OK)
         fprintf(stderr, "shim: SIGNER_SHIM_MODULE: %s\n", path && !module ? dlerror() : "names no PKCS#11 module");
     return list;
 }

@@ -11,7 +11,7 @@ import pytest
 
 from signer.demo.stack import Emulator, Stack, Token, provision
 from softhsm.shim.client import LIBRARY, Shim
-from tests.conftest import Preset
+from tests.conftest import SLOW, Preset
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +36,12 @@ def stack(tmp_path: Path, emulator: Emulator, service_token: Token) -> Stack:
 
 
 @pytest.fixture
-def shim(stack: Stack, softhsm_module: Path, preset: Preset) -> Iterator[Shim]:
+def shim(stack: Stack, softhsm_module: Path, preset: Preset, pytestconfig: pytest.Config) -> Iterator[Shim]:
     """The service's module fails when it is told to; it is like CloudHSM if the whole run is."""
     with TemporaryDirectory(prefix="shim") as directory:  # a socket's path must be short
         shim = Shim(Path(directory))
-        stack.environment |= shim.environment(softhsm_module, preset)
+        slow = pytestconfig.getoption("preset") == SLOW
+        stack.environment |= shim.environment(softhsm_module, preset, latency=slow)
         stack.environment["SIGNER_HSM__MODULE"] = str(LIBRARY)
         yield shim
 
