@@ -68,12 +68,7 @@ def find_private_key(session: pkcs11.Session, spec: KeySpec) -> pkcs11.PrivateKe
         raise fault(error, "C_FindObjects") from None
     if len(found) > 1:
         raise refused(spec, f"found {len(found)} private keys with this label, expected exactly one")
-    key = found[0] if found else None
-    if not isinstance(key, pkcs11.PrivateKey):
-        return None
-    # python-pkcs11 keeps it; else the first signature would be held up, and refused, by the reading of an attribute.
-    _read(lambda: key.key_type)
-    return key
+    return found[0] if found and isinstance(found[0], pkcs11.PrivateKey) else None
 
 
 def checked_public_key(session: pkcs11.Session, spec: KeySpec) -> rsa.RSAPublicKey:

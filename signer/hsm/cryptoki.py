@@ -1,7 +1,8 @@
-"""C_Initialize with OS locking, C_Finalize and C_Login, called by ctypes because python-pkcs11 does not offer them so.
+"""C_Initialize with OS locking, C_Finalize, C_Login, C_Sign: by ctypes, because python-pkcs11 does not offer them so.
 
 python-pkcs11 calls `C_Initialize(NULL)`, which promises the module that only one thread will ever call it
-(PKCS#11 2.40, section 5.4), and then releases the GIL around every call. Under two threads that is a crash.
+(PKCS#11 2.40, section 5.4), and then releases the GIL around every call. Under two threads that is a crash. And it asks
+the module for the size of every signature first, in a call of its own.
 """
 
 import ctypes
@@ -20,6 +21,7 @@ CKR_CRYPTOKI_NOT_INITIALIZED: Final = 0x190
 CKR_CRYPTOKI_ALREADY_INITIALIZED: Final = 0x191
 _CKF_OS_LOCKING_OK: Final = 0x2
 _CKU_USER: Final = 1
+_SIGNATURE_SIZE: Final = 256
 _unfinalized: dict[Path, int] = {}
 """Modules that this process initialised with locking and could not finalise, with its number."""
 
@@ -37,6 +39,18 @@ class _InitializeArgs(ctypes.Structure):
     )
 
 
+class _PssParameters(ctypes.Structure):
+    """CK_RSA_PKCS_PSS_PARAMS."""
+
+    _fields_ = (("hash", ctypes.c_ulong), ("mask_generation", ctypes.c_ulong), ("salt_size", ctypes.c_ulong))
+
+
+class _Mechanism(ctypes.Structure):
+    """CK_MECHANISM."""
+
+    _fields_ = (("mechanism", ctypes.c_ulong), ("parameter", ctypes.c_void_p), ("parameter_size", ctypes.c_ulong))
+
+
 class _FunctionList(ctypes.Structure):
     """The head of CK_FUNCTION_LIST; the specification fixes its order."""
 
@@ -50,7 +64,31 @@ class _FunctionList(ctypes.Structure):
             "c_login",
             ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong),
         ),
+        ("more_others", ctypes.c_void_p * 23),
+        (
+            "c_sign_init",
+            ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.POINTER(_Mechanism), ctypes.c_ulong),
+        ),
+        (
+            "c_sign",
+            ctypes.CFUNCTYPE(
+                ctypes.c_ulong,
+                ctypes.c_ulong,
+                ctypes.c_char_p,
+                ctypes.c_ulong,
+                ctypes.c_void_p,
+                ctypes.POINTER(ctypes.c_ulong),
+            ),
+        ),
     )
+
+
+_PSS: Final = _PssParameters(hash=0x250, mask_generation=0x2, salt_size=32)  # SHA-256, MGF1 with SHA-256
+# The module reads them only, so all threads may use the same.
+_MECHANISMS: Final = {
+    "CKM_RSA_PKCS": _Mechanism(mechanism=0x1),
+    "CKM_RSA_PKCS_PSS": _Mechanism(0xD, ctypes.addressof(_PSS), ctypes.sizeof(_PSS)),
+}
 
 
 def _function_list(path: Path) -> _FunctionList:
@@ -97,6 +135,27 @@ def log_in(path: Path, session_handle: int, pin: str) -> int:
     """Call C_Login and give its return code; python-pkcs11's own way leaks a session with every refusal."""
     octets = pin.encode()
     return int(_function_list(path).c_login(session_handle, _CKU_USER, octets, len(octets)))
+
+
+class Signing:
+    """C_SignInit and C_Sign of one loaded module."""
+
+    def __init__(self, path: Path) -> None:
+        functions = _function_list(path)
+        # Taken out once: every look into the list makes a new object.
+        self._init, self._sign = functions.c_sign_init, functions.c_sign
+
+    def sign(self, session_handle: int, key_handle: int, mechanism: str, data: bytes) -> tuple[int, bytes]:
+        """Sign on a session that nobody else uses: the return code of what failed first or CKR_OK, and the signature.
+
+        `mechanism` is `CKM_RSA_PKCS` or `CKM_RSA_PKCS_PSS`; keys have 2,048 bits.
+        """
+        code = self._init(session_handle, _MECHANISMS[mechanism], key_handle)
+        if code != CKR_OK:
+            return code, b""
+        buffer, size = ctypes.create_string_buffer(_SIGNATURE_SIZE), ctypes.c_ulong(_SIGNATURE_SIZE)
+        code = self._sign(session_handle, data, len(data), buffer, size)
+        return code, buffer.raw[: size.value]
 
 
 def finalize(path: Path) -> None:

@@ -143,6 +143,11 @@ _BY_CLASS: Final = {
 _UNMAPPED: Final = re.compile(r"Unmapped error code (0x[0-9a-f]+)")
 
 
+def rule_of(code: int) -> Rule:
+    """Give the row for a return code."""
+    return RULES.get(code) or Rule.unknown(code)
+
+
 def rule_for(error: pkcs11.PKCS11Error) -> Rule:
     """Give the row for what python-pkcs11 raised."""
     by_class = _BY_CLASS.get(type(error).__name__.lower())
@@ -150,8 +155,7 @@ def rule_for(error: pkcs11.PKCS11Error) -> Rule:
         return by_class
     text = str(error)
     if unmapped := _UNMAPPED.match(text):
-        code = int(unmapped[1], 16)
-        return RULES.get(code) or Rule.unknown(code)
+        return rule_of(int(unmapped[1], 16))
     code = next((code for start, code in _BY_TEXT.items() if text.startswith(start)), -1)
     # Any other bare `PKCS11Error`, of which python-pkcs11 has a few for what it does not understand.
     return RULES.get(code) or Rule(0, type(error).__name__, *_UNEXPECTED)

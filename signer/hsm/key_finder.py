@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 
 import pkcs11
-from pkcs11.types import SignMixin
 
 from signer.errors import HsmUnavailableError, KeyRefusedError
 from signer.hsm.compliance import find_private_key, read_public_key, refused
 from signer.hsm.connection import Lent
 from signer.hsm.errors import NOT_FOUND, HsmFault
 from signer.hsm.key_versions import KeyVersions
-from signer.hsm.session_pool import SessionKey, SigningSession
+from signer.hsm.session_pool import SigningSession
 from signer.ports import SigningKey
 
 
@@ -30,8 +29,8 @@ class KeyFinder:
             raise
         return SigningSession(lent.module, raw, lent.generation, keys)
 
-    def key_in(self, session: SigningSession, key: SigningKey) -> SessionKey:
-        """Give a key as the session knows it, looked up now if need be; raises `HsmFault`, `HsmUnavailableError`."""
+    def handle_in(self, session: SigningSession, key: SigningKey) -> int:
+        """Give a key's handle in the session, looked up now if need be; raises `HsmFault`, `HsmUnavailableError`."""
         if key.label not in session.keys:
             session.keys[key.label] = self._look_up(session.raw, key)
         return session.keys[key.label]
@@ -40,7 +39,7 @@ class KeyFinder:
         """Take a key out of service that is not there, though the login is; give what to tell those who want it."""
         return HsmUnavailableError(self._versions.lose_absent(self._versions.of(key)))
 
-    def _look_all_up(self, raw: pkcs11.Session) -> Iterator[tuple[str, SessionKey]]:
+    def _look_all_up(self, raw: pkcs11.Session) -> Iterator[tuple[str, int]]:
         """Look up ahead of the time of each: then, all sessions would do it at once."""
         for alias in self._versions.aliases():
             current = self._versions.in_force(alias)
@@ -54,20 +53,17 @@ class KeyFinder:
                     if fault.rule is not NOT_FOUND and current is not None and current.key is key:
                         raise
 
-    def _look_up(self, raw: pkcs11.Session, key: SigningKey) -> SessionKey:
+    def _look_up(self, raw: pkcs11.Session, key: SigningKey) -> int:
         # The label may point to another key by now.
         version = self._versions.of(key)
         spec = version.spec
         try:
             found = find_private_key(raw, spec)
-            if found is None:
+            if found is None or found.handle is None:
                 raise HsmFault(NOT_FOUND, f"looking key {key.alias} up")
             if read_public_key(found, spec).public_numbers() != key.public_key.public_numbers():
                 raise refused(spec, "it is no longer the key that was checked at start")
         except KeyRefusedError as error:
             self._versions.lose(version, error.message)
             raise HsmUnavailableError(error.message) from None
-        if isinstance(found, SignMixin) and found.handle is not None:
-            return SessionKey(found.handle, found)
-        msg = f"the module gave key {key.alias} in a shape that cannot sign"
-        raise HsmUnavailableError(msg)
+        return found.handle

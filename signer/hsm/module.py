@@ -11,7 +11,7 @@ import pkcs11
 
 from signer.errors import HsmConfigurationError, HsmUnavailableError
 from signer.hsm import cryptoki
-from signer.hsm.errors import RULES, HsmFault, Rule, fault
+from signer.hsm.errors import HsmFault, fault, rule_of
 
 _INITIALIZE_PAUSE_S: Final = 0.1
 
@@ -30,6 +30,7 @@ class Module:
         self._closed = False
         self._login_session: pkcs11.Session | None = None
         library = _load(path, attempts)
+        self.signing = cryptoki.Signing(path)
         try:
             self.token = _find_token(library, token_label)
         except BaseException:
@@ -56,7 +57,7 @@ class Module:
         self.close_session(session)
         if code == cryptoki.CKR_USER_ALREADY_LOGGED_IN and self._login_session is not None:
             return False
-        raise HsmFault(RULES.get(code) or Rule.unknown(code), "C_Login")
+        raise HsmFault(rule_of(code), "C_Login")
 
     def open_session(self) -> pkcs11.Session:
         """Open a session; it is logged in if the process is. Raises `HsmFault`."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import pkcs11
-from pkcs11.types import SignMixin
 
 from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, PoolExhaustedError
@@ -23,14 +22,6 @@ from signer.metrics import HsmMetrics
 _CLOSING_TIMEOUT_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKey:
-    """A private key as one session knows it; its handle may be another key's in any other session."""
-
-    handle: int
-    private_key: SignMixin
-
-
 @dataclass(slots=True, eq=False)
 class SigningSession:
     """A session with the keys that were looked up in it."""
@@ -39,8 +30,8 @@ class SigningSession:
     raw: pkcs11.Session
     generation: int
     """Of the connection, when it was opened."""
-    keys: dict[str, SessionKey]
-    """By key label."""
+    keys: dict[str, int]
+    """Key label to the private key's handle in this session: it may be another key's in any other."""
     opened_at_s: float = field(default_factory=time.monotonic)
     uses: int = 0
     """How often it was lent."""

@@ -4,27 +4,21 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
-
-import pkcs11
-from pkcs11 import MGF, Mechanism
+from typing import Final
 
 from signer.deadlines import Deadline
 from signer.errors import DeadlineExceededError, HsmUnavailableError, LoginRefusedError, SignerError
 from signer.hsm.breaker import Breaker, Trouble
 from signer.hsm.connection import Connection
-from signer.hsm.errors import NOT_FOUND, HsmFault, fault
+from signer.hsm.cryptoki import CKR_OK
+from signer.hsm.errors import NOT_FOUND, HsmFault, rule_of
 from signer.hsm.key_finder import KeyFinder
+from signer.hsm.module import Module
 from signer.hsm.session_pool import SessionPool, SigningSession
 from signer.metrics import HsmMetrics
 from signer.ports import RawSignature, SignTask, let_all_pass
-from signer.signatures import DIGEST_SIZE_BYTES, verifies
+from signer.signatures import verifies
 
-# python-pkcs11's own PSS default is SHA-1: the parameter is always said.
-_MECHANISMS: Final[dict[str, tuple[Mechanism, Any]]] = {
-    "CKM_RSA_PKCS": (Mechanism.RSA_PKCS, None),
-    "CKM_RSA_PKCS_PSS": (Mechanism.RSA_PKCS_PSS, (Mechanism.SHA256, MGF.SHA256, DIGEST_SIZE_BYTES)),
-}
 _TRIES_BEYOND_SESSIONS: Final = 4
 _THROTTLE_PAUSE_S: Final = 0.01
 _LONGEST_THROTTLE_PAUSE_S: Final = 0.5
@@ -133,7 +127,7 @@ class SignatureMaker:
             # Borrowed for one signature only, so that a single request need not wait for a whole batch.
             self._pool.borrow(lent, request.deadline, request.on_hang) as session,
         ):
-            signature = self._sign_in(session, task, request)
+            signature = self._sign_in(lent.module, session, task, request)
             if not signature.sound:
                 session.distrusted = True
                 self._breaker.wrong_signature()
@@ -142,24 +136,23 @@ class SignatureMaker:
         self._breaker.verified()
         return signature
 
-    def _sign_in(self, session: SigningSession, task: SignTask, request: Request) -> RawSignature:
-        mechanism, parameter = _MECHANISMS[task.algorithm.mechanism]
-        key = self._finder.key_in(session, task.key)
+    def _sign_in(self, module: Module, session: SigningSession, task: SignTask, request: Request) -> RawSignature:
+        algorithm = task.algorithm
+        key_handle = self._finder.handle_in(session, task.key)
         began_s = time.perf_counter()
-        try:
-            value = key.private_key.sign(
-                task.algorithm.hsm_input(task.digest), mechanism=mechanism, mechanism_param=parameter
-            )
-        except pkcs11.PKCS11Error as error:
-            raise fault(error, "C_Sign") from None
+        code, value = module.signing.sign(
+            session.handle, key_handle, algorithm.mechanism, algorithm.hsm_input(task.digest)
+        )
+        if code != CKR_OK:
+            raise HsmFault(rule_of(code), "C_Sign")
         signed_s = time.perf_counter()
         # Before the session is lent again: one that lies must not do so twice.
-        sound = verifies(task.key.public_key, task.algorithm, task.digest, value)
+        sound = verifies(task.key.public_key, algorithm, task.digest, value)
         return RawSignature(
             task=task,
             value=value,
             sound=sound,
-            key_handle=key.handle,
+            key_handle=key_handle,
             session_handle=session.handle,
             pool_wait_s=began_s - request.asked_s,
             hsm_sign_s=signed_s - began_s,

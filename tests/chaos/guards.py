@@ -102,7 +102,7 @@ GUARDS: Final = (
     ),
     Guard(
         "verification", "hsm/signature_maker.py",
-        "sound = verifies(task.key.public_key, task.algorithm, task.digest, value)", "sound = True",
+        "sound = verifies(task.key.public_key, algorithm, task.digest, value)", "sound = True",
         ("good",), "wrong", wrong_signature=True,
     ),
     Guard(

@@ -44,6 +44,16 @@ def test_two_keys_are_never_mixed_up(open_key_ring: OpenKeyRing) -> None:
     assert all(sound(task, answered) for task, answered in zip(tasks, answers, strict=True))
 
 
+def test_the_module_is_called_twice_for_a_signature(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
+    """C_SignInit and C_Sign, and nobody asks for its size first."""
+    with tapped(softhsm.module) as tap:
+        key_ring = open_key_ring().key_ring
+        before = tap.calls.copy()
+        answers = key_ring.sign(tasks_for(key_ring.key("settlement"), 20), Deadline.after(30))
+        assert all(isinstance(answered, RawSignature) for answered in answers)
+        assert tap.calls - before == {"C_SignInit": 20, "C_Sign": 20}
+
+
 def test_an_unknown_alias_is_refused(open_key_ring: OpenKeyRing) -> None:
     """There is no default key."""
     with pytest.raises(UnknownKeyError):

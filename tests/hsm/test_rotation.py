@@ -175,7 +175,7 @@ def test_without_a_test_signature_it_does_not_sign(
 def handles_of(opened: Opened, label: str) -> set[int]:
     """The handles that a key has in the sessions that are open."""
     sessions = opened.key_ring._pool._open  # noqa: SLF001 - handles are nobody else's business
-    return {session.keys[label].handle for session in sessions if label in session.keys}
+    return {session.keys[label] for session in sessions if label in session.keys}
 
 
 def test_trouble_of_the_hsm_does_not_take_readiness_back(
