@@ -193,7 +193,7 @@ def test_a_throttled_login_is_waited_out(open_key_ring: OpenKeyRing, softhsm: To
 def test_a_throttled_read_is_waited_out(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
     """CloudHSM throttles C_GetAttributeValue with CKR_DEVICE_ERROR, which elsewhere means that the device is gone."""
     with tapped(softhsm.module) as tap:
-        opened = open_key_ring(sessions=2)
+        opened = open_key_ring(sessions=1)
         initialised = tap.calls["C_Initialize"]
         tap.instead["C_SignInit"] = once(answer(CKR_SESSION_HANDLE_INVALID))
         failing_times(tap, "C_GetAttributeValue", CKR_DEVICE_ERROR, 8)

@@ -224,4 +224,4 @@ def captured_log() -> Iterator[io.StringIO]:
 
 
 def _spoiled(answer: RawSignature | SignerError) -> RawSignature | SignerError:
-    return replace(answer, value=bytes(len(answer.value))) if isinstance(answer, RawSignature) else answer
+    return replace(answer, value=bytes(len(answer.value)), sound=False) if isinstance(answer, RawSignature) else answer
