@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from signer.errors import ConfigurationError, LedgerUnavailableError
+from signer.private_files import lock_exclusively
 
 _Identity = list[tuple[int, int]]
 
@@ -54,12 +55,19 @@ def refuse_new(path: Path) -> ConfigurationError:
     )
 
 
-def connect(path: Path, timeout_s: float, *, may_be_new: bool) -> sqlite3.Connection:
-    """Open the file (0600), so that a commit returns only after its fsync (WAL, synchronous=FULL)."""
+def hold(path: Path, *, may_be_new: bool) -> int:
+    """Give a descriptor that keeps every other process out of the file (0600), by whatever name, until it is closed.
+
+    Closed before the last connection to the file, it would take SQLite's own locks along (fcntl(2)).
+    """
     # Not left to SQLite: beside an empty file it deletes the write-ahead log, which a person may want.
     if not may_be_new and not (path.exists() and path.stat().st_size):
         raise refuse_new(path)
-    path.touch(mode=0o600)
+    return lock_exclusively(path, f"the ledger {path}")
+
+
+def connect(path: Path, timeout_s: float) -> sqlite3.Connection:
+    """Open the file, so that a commit returns only after its fsync (WAL, synchronous=FULL)."""
     # Opened here, used by the writer thread only; isolation_level=None: no transaction but our own.
     connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
     try:

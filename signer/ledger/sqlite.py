@@ -14,7 +14,7 @@ from signer.errors import ClaimLostError, LedgerUnavailableError, SignerError
 from signer.group_commit import GroupCommit
 from signer.ledger import schema
 from signer.ledger.claims import Claims
-from signer.ledger.file import Place, connect, faults_named, refuse_new, transaction
+from signer.ledger.file import Place, connect, faults_named, hold, refuse_new, transaction
 from signer.ledger.record import Holder, this_process
 from signer.ledger.tidying import Tidying
 from signer.metrics import Metrics
@@ -79,7 +79,9 @@ class SqliteLedger:
             make_private_directory(path.parent)
             lock = lock_exclusively(path.with_name(path.name + ".lock"), f"the ledger {path}")
             stack.callback(os.close, lock)
-            self._connection = connect(path, settings.commit_timeout_s, may_be_new=may_be_new)
+            # That file can be removed, and the ledger has other names where there are links to it.
+            stack.callback(os.close, hold(path, may_be_new=may_be_new))
+            self._connection = connect(path, settings.commit_timeout_s)
             stack.callback(self._connection.close)
             with transaction(self._connection):
                 self._is_new = schema.version_of(self._connection) == 0

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -141,6 +142,25 @@ def test_a_second_process_is_refused(path: Path, tmp_path: Path) -> None:
         assert [line["code"] for line in said] == [None, "already_running"]
         assert str(path) in said[1]["message"]
     new_ledger(path).close()
+
+
+NAMES: dict[str, Callable[[Path, Path], object]] = {
+    "a symbolic link to it": lambda path, other: other.symlink_to(path),
+    "a hard link to it": lambda path, other: other.hardlink_to(path),
+    "its own, the lock file removed": lambda path, _: path.with_name(path.name + ".lock").unlink(),
+}
+
+
+@pytest.mark.parametrize("make", NAMES.values(), ids=NAMES.keys())
+def test_a_second_process_is_refused_by_whatever_name(
+    path: Path, tmp_path: Path, make: Callable[[Path, Path], object]
+) -> None:
+    """It is the file that is held and not its name: beside a hard link there would be a second write-ahead log."""
+    other = tmp_path / "other.sqlite"
+    with closing(new_ledger(path)):
+        make(path, other)
+        with pytest.raises(AlreadyRunningError, match="another process holds the ledger"):
+            new_ledger(other if other.exists() else path)
 
 
 def test_the_files_are_private(path: Path) -> None:
