@@ -1,8 +1,9 @@
-"""make hostile: a hundred thousand hostile messages, every one through the desk and a share through a real queue."""
+"""make hostile: a hundred thousand hostile messages, each read at the desk, and each sent through a real queue."""
 
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -32,9 +33,11 @@ _AWS: Final = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 def main() -> int:
     """Run, and tell; 1 if anything happened that must not."""
+    # So that no service is left behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("--bodies", type=int, default=100_000, help="made up, and read in this process")
-    parser.add_argument("--queued", type=int, default=20_000, help="of them, so many go through the queue too")
+    parser.add_argument("--queued", type=int, default=100_000, help="of them, so many go through the queue too")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, default=Path(".local/reports/hostile.json"))
     options = parser.parse_args()

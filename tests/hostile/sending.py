@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,8 @@ class Account:
     codes: dict[str, str] = field(default_factory=dict)
     """Why a message is in quarantine, by message id."""
     signed: int = 0
+    forwarded: set[str] = field(default_factory=set)
+    """The messages that the service says it forwarded, by message id."""
     wrong: list[str] = field(default_factory=list)
     """What must not be."""
     resident_mib: list[float] = field(default_factory=list)
@@ -57,6 +59,7 @@ class Sender:
         self._service = service
         self._places = Places(stack.s3, stack.bucket)
         self._keys = read_public_keys([httpx.get(f"{stack.http_url}/v1/keys/settlement/public-key").content])
+        self._log = Log(stack.directory / "serve.log")
         self.account = Account(resident_mib=[resident_mib(service.pid)])
 
     def send_all(self, hostiles: Iterable[Hostile]) -> Account:
@@ -131,29 +134,48 @@ class Sender:
         return list(messages)
 
     def _judge(self) -> None:
-        wrong = self.account.wrong
-        log = self._stack.directory / "serve.log"
-        wrong += unexplained(log)
-        lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
-        forwarded = {line["message_id"] for line in lines if line["event"] == "batch.forwarded"}
-        ended = forwarded | self.account.codes.keys()
-        wrong += [
-            f"{kind}: neither signed nor set aside" for each, kind in self.account.sent.items() if each not in ended
-        ]
-        if len(forwarded) != self.account.signed or forwarded & self.account.codes.keys():
-            wrong.append("what came out is not what the service says it forwarded")
+        account, until_s = self.account, time.monotonic() + _PATIENCE_S
+        self._read_log()
+        # What came out is told of a moment later: once its message is deleted.
+        while len(account.forwarded) < account.signed and time.monotonic() < until_s:
+            time.sleep(0.01)
+            self._read_log()
+        ended = account.forwarded | account.codes.keys()
+        account.wrong += [f"{account.sent[each]}: neither signed nor set aside" for each in account.sent.keys() - ended]
+        if len(account.forwarded) != account.signed or account.forwarded & account.codes.keys():
+            account.wrong.append("what came out is not what the service says it forwarded")
         if httpx.get(f"{self._stack.http_url}/readyz").is_error:
-            wrong.append("the service is not ready any more")
+            account.wrong.append("the service is not ready any more")
+
+    def _read_log(self) -> None:
+        for entry in self._log.more():
+            self.account.wrong += unexplained(entry)
+            if entry["event"] == "batch.forwarded":
+                self.account.forwarded.add(entry["message_id"])
 
 
-def unexplained(log: Path) -> list[str]:
-    """Give what a service said that nobody can explain: errors, tracebacks, and lines that are none of its own."""
-    found = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        entry: dict[str, Any] = json.loads(line) if line.startswith("{") else {"event": line}
-        if entry.get("level") in {"error", "critical", None} or {"traceback", "error_type"} & entry.keys():
-            found.append(f"the service said: {json.dumps(entry)[:500]}")
-    return found
+class Log:
+    """What a service writes, read as it grows: of a hundred thousand messages nobody reads every line each time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_bytes = 0
+
+    def more(self) -> Iterator[dict[str, Any]]:
+        """Give the entries since the last time; a line that is none of its own is an event without a level."""
+        with self._path.open("rb") as file:
+            file.seek(self._read_bytes)
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._read_bytes += len(line)
+                    yield json.loads(line) if line.startswith(b"{") else {"event": line.decode().strip()}
+
+
+def unexplained(entry: dict[str, Any]) -> list[str]:
+    """Tell if the service said what nobody can explain: errors, tracebacks, and lines that are none of its own."""
+    if entry.get("level") in {"error", "critical", None} or {"traceback", "error_type"} & entry.keys():
+        return [f"the service said: {json.dumps(entry)[:500]}"]
+    return []
 
 
 def resident_mib(pid: int, figure: str = "VmRSS") -> float:

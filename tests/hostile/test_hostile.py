@@ -14,7 +14,7 @@ from tests.hostile.corpus import large, small
 from tests.hostile.hostile import Hostile
 from tests.hostile.mutations import anything
 from tests.hostile.reading import Reader, reader
-from tests.hostile.sending import Sender, settings, unexplained
+from tests.hostile.sending import Log, Sender, settings, unexplained
 from tests.service.running import running
 
 
@@ -77,4 +77,16 @@ def test_the_service_accounts_for_each_of_them(tmp_path: Path, emulator: Emulato
 def test_a_defect_is_found_in_the_log(tmp_path: Path, line: str, *, is_one: bool) -> None:
     """An error, a traceback, or a line that is not the log's own, is something that nobody explained."""
     (tmp_path / "serve.log").write_text(f"{line}\n", encoding="utf-8")
-    assert bool(unexplained(tmp_path / "serve.log")) == is_one
+    assert bool([each for entry in Log(tmp_path / "serve.log").more() for each in unexplained(entry)]) == is_one
+
+
+def test_each_line_of_the_log_is_read_once(tmp_path: Path) -> None:
+    """Also one that was half written when somebody looked."""
+    path = tmp_path / "serve.log"
+    path.write_text('{"event": "a"}\n{"eve', encoding="utf-8")
+    log = Log(path)
+    assert [entry["event"] for entry in log.more()] == ["a"]
+    with path.open("a", encoding="utf-8") as file:
+        file.write('nt": "b"}\n')
+    assert [entry["event"] for entry in log.more()] == ["b"]
+    assert list(log.more()) == []
