@@ -55,6 +55,7 @@ _FORGET_NAME: Final = tuple(
     f"DELETE FROM {index} WHERE transaction_id = ? AND key_alias = ?"  # noqa: S608
     for index in ("names", "new_names")
 )
+_LATEST: Final = "SELECT max(claimed_at, coalesce(completed_at, 0)) FROM claims ORDER BY number DESC LIMIT 1"
 _OLDEST: Final = """
     SELECT number, transaction_id, key_alias, max(claimed_at, coalesce(completed_at, 0)) <= ?, digest
     FROM claims ORDER BY number LIMIT ?
@@ -107,6 +108,11 @@ class Claims:
         """Unbind a transaction: with the token that bound it still there, nobody else ever worked on it."""
         if self._change(_WITHDRAW, (), claimed.claim, claimed.token):
             self._forget_names([(claimed.claim.transaction_id, claimed.claim.key_alias)])
+
+    def latest(self) -> float | None:
+        """Tell when something last happened to the newest transaction; None while there is none."""
+        row = self._connection.execute(_LATEST).fetchone()
+        return None if row is None else float(row[0])
 
     def count_new_names(self) -> int:
         """Tell how many names are not folded yet."""

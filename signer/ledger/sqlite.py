@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from signer.ledger import schema
 from signer.ledger.claims import Claims
 from signer.ledger.file import Place, connect, faults_named, hold, refuse_new, transaction
 from signer.ledger.record import Holder, this_process
-from signer.ledger.tidying import Tidying
+from signer.ledger.tidying import Elapsed, Tidying
 from signer.metrics import Metrics
 from signer.ports import Claim, Claimed, Signature
 from signer.private_files import lock_exclusively, make_private_directory
@@ -58,9 +59,9 @@ _Answer = Claimed | Signature | SignerError | None
 class SqliteLedger:
     """A `SignOnceLedger` in the file `path`, which this process alone may hold.
 
-    `wall_clock` gives Unix seconds. Raises `AlreadyRunningError`, `ConfigurationError` for a file of another kind or
-    schema, or a new one unless it `may_be_new`, `LedgerUnavailableError`. When the file is taken away, claims and
-    results are refused for good.
+    `wall_clock` gives Unix seconds; what is forgotten is reckoned by `monotonic` ones. Raises `AlreadyRunningError`,
+    `ConfigurationError` for a file of another kind or schema, or a new one unless it `may_be_new`,
+    `LedgerUnavailableError`. When the file is taken away, claims and results are refused for good.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class SqliteLedger:
         settings: LedgerSettings,
         metrics: Metrics,
         wall_clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
         *,
         may_be_new: bool = True,
     ) -> None:
@@ -93,7 +95,8 @@ class SqliteLedger:
             self._commits: GroupCommit[_Change, _Answer] = GroupCommit(
                 "ledger", self._commit, LedgerUnavailableError, settings.commit_timeout_s, metrics
             )
-            self._tidying = Tidying(path, self._claims, settings.retention_s, self._ask_for_a_bite, wall_clock())
+            elapsed = Elapsed(self._claims.latest(), wall_clock(), monotonic)
+            self._tidying = Tidying(path, self._claims, settings.retention_s, self._ask_for_a_bite, elapsed)
             stack.callback(self._tidying.close)
             self._resources = stack.pop_all()
 

@@ -25,6 +25,23 @@ _SWEEP_INTERVAL_S: Final = 3600.0
 _CHECKPOINT_INTERVAL_S: Final = 1.0
 
 
+class Elapsed:
+    """The time by which transactions grow old: from the latest that the file knew when it was opened, and no faster.
+
+    A wall clock that is years ahead for a minute would have everything forgotten, and then signed over other content.
+    `latest` is None for a file that knows nothing.
+    """
+
+    def __init__(self, latest: float | None, now: float, monotonic: Callable[[], float]) -> None:
+        self.began = now if latest is None else min(now, latest)
+        self._offset_s = self.began - monotonic()
+        self._monotonic = monotonic
+
+    def at(self, now: float) -> float:
+        """Give it in Unix seconds: never beyond the wall clock's `now`, behind it after a time without transactions."""
+        return min(now, self._offset_s + self._monotonic())
+
+
 class Tidying:
     """Asks the ledger's thread for a bite now and then while there are names to fold, or transactions to forget.
 
@@ -32,14 +49,17 @@ class Tidying:
     write-ahead log into the database over a connection of its own, so that no commit has to do it.
     """
 
-    def __init__(self, path: Path, claims: Claims, retention_s: float, ask: Callable[[], None], now: float) -> None:
+    def __init__(
+        self, path: Path, claims: Claims, retention_s: float, ask: Callable[[], None], elapsed: Elapsed
+    ) -> None:
         self._path = path
         self._claims = claims
         self._retention_s = retention_s
         self._ask = ask
+        self._elapsed = elapsed
         self._unfolded = claims.count_new_names()
-        self._next_sweep_at = now + _FIRST_SWEEP_S
-        self._now = now
+        self._now = elapsed.began
+        self._next_sweep_at = self._now + _FIRST_SWEEP_S
         self._asked = False
         self._committed = True
         self._quiet_at_s = 0.0
@@ -51,7 +71,7 @@ class Tidying:
         """Learn that a commit begins, the time, and whether anybody but `ask` wants it."""
         self._asked = False
         self._committed = True
-        self._now = now
+        self._now = self._elapsed.at(now)
         if for_others:
             self._quiet_at_s = time.monotonic() + _QUIET_S
 

@@ -78,9 +78,10 @@ def new_ledger(
     wall_clock: Callable[[], float] = time.time,
     timeout_s: float = PATIENCE_S,
     metrics: Metrics | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> SqliteLedger:
     settings = LedgerSettings(path=path, lease_s=LEASE_S, commit_timeout_s=timeout_s)
-    return SqliteLedger(path, settings, metrics or new_metrics(), wall_clock)
+    return SqliteLedger(path, settings, metrics or new_metrics(), wall_clock, monotonic)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -220,7 +220,7 @@ def test_new_names_are_folded_though_claims_never_pause(path: Path) -> None:
 def test_what_is_beyond_its_retention_is_forgotten_while_it_works(path: Path) -> None:
     """Old transactions go a few at a time; what something happened to since stays, and every claim is answered."""
     clock = Clock()
-    with closing(new_ledger(path, clock)) as ledger:
+    with closing(new_ledger(path, clock, monotonic=clock)) as ledger:
         names = [f"old-{number}" for number in range(100)]
         assert len([each for each in ledger.claim([claim(name) for name in names]) if isinstance(each, Claimed)]) == 100
         clock.now_s += 200 * DAY_S
@@ -239,6 +239,32 @@ def test_what_is_beyond_its_retention_is_forgotten_while_it_works(path: Path) ->
         assert ledger.claim([claim("old-50")]) == [signature("late")]
         assert granted(ledger, "old-7").is_first
         assert isinstance(ledger.claim([claim("new-0", b"other")])[0], ConflictError)
+
+
+def test_a_clock_that_is_years_ahead_has_nothing_forgotten(path: Path) -> None:
+    """What is old by the time that has passed goes; what only the wrong clock calls old stays bound."""
+    wall, monotonic = Clock(), Clock()
+    with closing(new_ledger(path, wall, monotonic=monotonic)) as ledger:
+        granted(ledger, "old")
+        for clock in (wall, monotonic):
+            clock.now_s += 401 * DAY_S
+        granted(ledger, "T")
+        wall.now_s += 500 * DAY_S
+        new = iter(range(1_000_000))
+
+        def is_old_forgotten() -> bool:
+            granted(ledger, f"new-{next(new)}")
+            return is_free(path, "old")
+
+        wait_until(is_old_forgotten)
+        wall.now_s -= 500 * DAY_S
+        assert isinstance(ledger.claim([claim("T", b"other")])[0], ConflictError)
+
+
+def is_free(path: Path, transaction_id: str) -> bool:
+    """Whether no claim of the file names this transaction."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT 1 FROM claims WHERE transaction_id = ?", (transaction_id,)).fetchone() is None
 
 
 @pytest.mark.parametrize("version", [2, 3])
