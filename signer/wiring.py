@@ -23,6 +23,7 @@ from signer.api.credentials import open_credentials
 from signer.api.parts import Parts
 from signer.api.server import ApiServer
 from signer.audit.file import FileAuditLog
+from signer.deadlines import Deadline
 from signer.errors import UnavailableError
 from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
@@ -47,6 +48,7 @@ from signer.stores import Ledger, accepted, open_stores, prove, record
 # Beside sysexits.h: the cure is another process, on another machine if need be.
 EXIT_HSM_HANGS: Final = 86
 _SWITCH_S: Final = 0.001
+_KEPT_FOR_ANSWERS_S: Final = 5.0
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
@@ -182,9 +184,20 @@ def _run(core: _Core, settings: Settings, logger: logs.Logger) -> bool:
         stop_signals.wait()
         logger.info("service.stopping")
         core.readiness.drain()
-        drained = consumer.drain(settings.drain_timeout_s) if consumer is not None else True
-        cut_off = server.close() if server is not None else False
+        drained = _drain(consumer, server, settings.drain_timeout_s)
     record(core.audit, utc_now(), "service.stop", f"signer {__version__}")
+    return drained
+
+
+def _drain(consumer: Consumer | None, server: ApiServer | None, timeout_s: float) -> bool:
+    """Let both entrances finish what was begun, within one drain time for both; tells whether they did.
+
+    HTTP is answered until the batches are done: whoever balances the load learns only by and by not to ask here.
+    """
+    over = Deadline.after(timeout_s)
+    kept_s = min(_KEPT_FOR_ANSWERS_S, timeout_s / 4) if server is not None else 0.0
+    drained = consumer.drain(timeout_s - kept_s) if consumer is not None else True
+    cut_off = server.close(over.remaining_s()) if server is not None else False
     return drained and not cut_off
 
 

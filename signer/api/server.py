@@ -81,13 +81,17 @@ class ApiServer:
         self._logger.info("http.listening", host=self._settings.host, port=port)
         return port
 
-    def close(self) -> bool:
+    def close(self, within_s: float | None = None) -> bool:
         """Take no new connection, let the requests in flight finish within the drain time, then cut off the rest.
+
+        The drain time is `within_s`, if it is given: what is left of it.
 
         Gives whether any was cut off; its work may still be running in the core afterwards. Safe to call at any time,
         also twice.
         """
         if self._thread is not None:
+            if within_s is not None:
+                self._server.config.timeout_graceful_shutdown = within_s  # type: ignore[assignment] # asyncio takes both
             self._server.should_exit = True
             self._thread.join()
             self._thread = None

@@ -1,8 +1,12 @@
 """Terminated at any moment under load, the service ends inside its drain time and keeps no message."""
 
 import random
+import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -16,8 +20,10 @@ from tests.service.batches import (
     public_key,
     send,
 )
+from tests.service.running import logged, ready, until
 
 DRAIN_S = 20.0
+EX_TEMPFAIL = 75
 HELD = "ApproximateNumberOfMessagesNotVisible"
 
 
@@ -64,3 +70,24 @@ def test_every_held_message_is_back_or_done(
     assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)
     assert all(len(bodies) == 1 for bodies in downstream.copies.values())
     record_property("seconds to the end, each time", took_s)
+
+
+def test_both_entrances_share_the_drain_time(stack: Stack, shim: Shim) -> None:
+    """A batch that takes too long and a request whose body never comes are given up in one drain time, not in two."""
+    stack.environment |= {"SIGNER_DRAIN_TIMEOUT_S": "4", "SIGNER_HSM__SESSIONS": "2"}
+    shim.at_start().delay("C_Sign", fixed_ms=100)
+    service = stack.start()
+    send(stack, make_batches(1, 500))
+    until(lambda: held(stack) == 1, "the batch is at work")
+    place = urlsplit(stack.http_url)
+    with closing(socket.create_connection((str(place.hostname), int(place.port or 0)))) as client:
+        client.sendall(b"POST /v1/sign HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        client.sendall(b"Content-Length: 9\r\n\r\n{")
+        # Read by the time that the service has answered another.
+        assert ready(stack)
+        assert service.terminate() == EX_TEMPFAIL
+    (began,), (ended,) = logged(stack, "service.stopping"), logged(stack, "http.closed")
+    assert ended["cut_off"] is True
+    took = datetime.fromisoformat(ended["timestamp"]) - datetime.fromisoformat(began["timestamp"])
+    # One after the other they would take more than six.
+    assert took < timedelta(seconds=5.5)
