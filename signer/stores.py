@@ -1,13 +1,14 @@
-"""Opens ledger and audit log, and refuses where one of them is lost while the other is not."""
+"""Opens ledger and audit log, and refuses where one of them is lost, or older than the other tells."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from signer.audit.file import FileAuditLog
+from signer.audit.latest import last_signature
 from signer.audit.segments import ChainDirectory
-from signer.errors import ConfigurationError
+from signer.errors import ConfigurationError, ConflictError
 from signer.ledger.dynamodb import DynamodbLedger
 from signer.ledger.sqlite import SqliteLedger
 from signer.logs import Logger
@@ -46,6 +47,8 @@ def open_stores(
             # At once, before a start that fails later leaves a new ledger beside an audit log without a record.
             detail = ", ".join([f"new: {' and '.join(made)}", *accepted(settings)])
             record(audit, wall_clock(), "store.begin", detail)
+        if not settings.ledger.accept_new:
+            _require_same_age(settings, ledger, wall_clock())
         yield audit, ledger
 
 
@@ -64,6 +67,28 @@ def prove(ledger: Ledger) -> None:
     """Claim what no caller can name, and take it back: two durable commits that leave nothing."""
     claimed = ledger.claim([Claim("~", "~readiness", bytes(32), "~")])
     ledger.withdraw([claim for claim in claimed if isinstance(claim, Claimed)])
+
+
+def _require_same_age(settings: Settings, ledger: Ledger, now: datetime) -> None:
+    """Refuse a ledger that does not know the last signature on record: an older copy, or another one.
+
+    Asked by claiming it, which a ledger that knows it answers without a change.
+    """
+    told = last_signature(settings.audit.directory)
+    if told is None or datetime.fromisoformat(told["time"]) < now - timedelta(days=settings.ledger.retention_days - 1):
+        return
+    digest = bytes.fromhex(told["digest"].removeprefix("sha256:"))
+    (answer,) = ledger.claim([Claim(told["key_alias"], told["transaction_id"], digest, told["algorithm"])])
+    if isinstance(answer, Claimed):
+        ledger.withdraw([answer])
+        ledger.release([answer])
+    if isinstance(answer, ConflictError) or (isinstance(answer, Claimed) and answer.is_first):
+        msg = (
+            f"the ledger does not know of signature {told['audit_id']}, which is on record: it is an older copy or "
+            "another one, and transactions could be signed a second time over other content. Put the right one back. "
+            "If it is lost for good: ledger.accept_new = true"
+        )
+        raise ConfigurationError(msg)
 
 
 def _open_ledger(settings: LedgerSettings, metrics: Metrics, *, may_be_new: bool) -> Ledger:
