@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 _LOOK_AGAIN_S: Final = 300.0
+_SOON_S: Final = 15.0
+"""After a look in vain: meanwhile a batch could become a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class RedriveLimit:
             if error.message != self._problem:
                 self._logger.warning("queue.redrive_unknown", reason=error.message)
             self._problem = error.message
+            self._look_at_s = self._clock() + _SOON_S
             return
         self._problem = None
         self.last_try = None if redrive is None else max(1, redrive.max_receive_count - self._reserve)
