@@ -76,6 +76,10 @@ ledger-rows: $(READY) ## Measure what a million rows cost the embedded ledger, b
 fuzz: setup ## Give every parser whatever comes, for ten minutes (ARGS='--seconds 60').
 	@$(BIN)/python -m tests.fuzz.parsers $(ARGS)
 
+.PHONY: schemathesis
+schemathesis: setup shim ## Hold every endpoint to its OpenAPI description, with each credential and with none.
+	@$(BIN)/python -m tests.fuzz.api $(ARGS)
+
 .PHONY: fairness
 fairness: setup ## Measure how long a batch of one waits beside a batch of ten thousand.
 	@$(BIN)/python -m loadtest.fairness $(ARGS)

@@ -14,7 +14,7 @@ Preset = Literal["cloudhsm"] | None
 SLOW: Final = "cloudhsm-slow"
 """Signs in 5-10 ms and is throttled, too: what `make test` leaves out, for it has 15 minutes."""
 
-WITHOUT_HSM: Final = ("unit", "integration")
+WITHOUT_HSM: Final = ("unit", "integration", "fuzz")
 """Directories whose tests open no module: over a preset they would only do again what they have done."""
 
 

@@ -17,6 +17,7 @@ _BASE64_QUADS: Final = "(?:[A-Za-z0-9+/]{4})"
 _BASE64_END: Final = "(?:[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=|[A-Za-z0-9+/][AQgw]==)"
 _BASE64: Final = f"^(?:{_BASE64_QUADS}+{_BASE64_END}?|{_BASE64_END})$"
 _DIGEST_PATTERN: Final = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+_JSON_VALUE: Final = "#/components/schemas/JsonValue"
 IDENTIFIER: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"}
 
 _TRANSACTION_ID: Final = (
@@ -26,8 +27,8 @@ _TRANSACTION_ID: Final = (
 _CONTENT: Final[Schema] = {
     "message": {
         "type": ["object", "array"],
-        "items": {"$ref": "#/components/schemas/JsonValue"},
-        "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
+        "items": {"$ref": _JSON_VALUE},
+        "additionalProperties": {"$ref": _JSON_VALUE},
         "description": "JSON; its canonical form (RFC 8785) is signed, so spacing and order do not matter.",
     },
     "payload": {
@@ -96,7 +97,7 @@ _BATCH_ITEM: Final = _request(
 
 def sign_batch_request(max_items: int) -> Schema:
     """Give the schema of a batch of up to so many."""
-    anything = {"description": "Anything else is answered with an error in its place."}
+    anything = {"$ref": _JSON_VALUE, "description": "Anything else is answered with an error in its place."}
     item = {"anyOf": [_BATCH_ITEM, anything]}
     items = {"type": "array", "minItems": 1, "maxItems": max_items, "items": item}
     properties = {"key": _KEY, "algorithm": _ALGORITHM, "dry_run": _DRY_RUN, "transactions": items}
@@ -124,8 +125,8 @@ JSON_VALUE: Final[Schema] = {
         {"type": ["null", "boolean", "string"]},
         {"type": "integer", "minimum": -_SAFE_INTEGER, "maximum": _SAFE_INTEGER},
         {"type": "number", "minimum": -_SAFE_INTEGER, "maximum": _SAFE_INTEGER},
-        {"type": "array", "items": {"$ref": "#/components/schemas/JsonValue"}},
-        {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/JsonValue"}},
+        {"type": "array", "items": {"$ref": _JSON_VALUE}},
+        {"type": "object", "additionalProperties": {"$ref": _JSON_VALUE}},
     ],
 }
 
