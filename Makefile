@@ -15,8 +15,8 @@ BIN := .local/venv/bin
 READY := .local/venv/.ready
 UV_HOME := .local/tools/uv-$(UV_VERSION)
 UV := $(UV_HOME)/bin/uv
-# Two at a time: the tests start services and emulators, and wait for them. ARGS='-n 0' is for the debugger.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# Four at a time: the tests start services and emulators, and wait for them. ARGS='-n 0' is for the debugger.
+PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 SHELL_SCRIPTS = .ci/run $(wildcard *.sh */*.sh */*/*.sh)
 
 export UV_PROJECT_ENVIRONMENT := .local/venv

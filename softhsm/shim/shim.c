@@ -517,6 +517,7 @@ static SIZE say_extractable(TEMPLATE copy, const CK_ATTRIBUTE *given, SIZE count
 CK_RV C_CreateObject(SESSION session, TEMPLATE given, SIZE count, OBJECT *made)
 {
     ENTER(F_C_CreateObject);
+    if (rv != CKR_OK) return leave(fn, rv);
     CK_ATTRIBUTE template[count + 1];
     const CK_ATTRIBUTE *class = find_attribute(CKA_CLASS, given, count);
     CK_OBJECT_CLASS value = class && class->pValue ? *(CK_OBJECT_CLASS *)class->pValue : CKO_DATA;
@@ -524,7 +525,7 @@ CK_RV C_CreateObject(SESSION session, TEMPLATE given, SIZE count, OBJECT *made)
         count = say_extractable(template, given, count);
         given = template;
     }
-    if (rv == CKR_OK) rv = real->C_CreateObject(session, given, count, made);
+    rv = real->C_CreateObject(session, given, count, made);
     if (rv == CKR_OK) *made += shift(session);
     return leave(fn, rv);
 }
@@ -533,10 +534,10 @@ CK_RV C_GenerateKeyPair(SESSION session, MECHANISM mechanism, TEMPLATE public, S
                         OBJECT *public_key, OBJECT *private_key)
 {
     ENTER(F_C_GenerateKeyPair);
+    if (rv != CKR_OK) return leave(fn, rv);
     CK_ATTRIBUTE private[count + 1];
     count = say_extractable(private, given, count);
-    if (rv == CKR_OK)
-        rv = real->C_GenerateKeyPair(session, mechanism, public, n, private, count, public_key, private_key);
+    rv = real->C_GenerateKeyPair(session, mechanism, public, n, private, count, public_key, private_key);
     if (rv != CKR_OK) return leave(fn, rv);
     *public_key += shift(session);
     *private_key += shift(session);
@@ -729,7 +730,11 @@ CK_RV C_Sign(SESSION session, BYTES data, SIZE n, BYTES out, SIZE *size)
     CK_RV name parameters \
     { \
         ENTER(F_##name); \
-        if (rv == CKR_OK) rv = real->name arguments; \
+        if (rv != CKR_OK) return leave(fn, rv); \
+        CK_ATTRIBUTE said[n + 1]; \
+        n = say_extractable(said, t, n); /* C_CopyObject, which makes none, is there without the preset only */ \
+        t = said; \
+        rv = real->name arguments; \
         if (rv == CKR_OK) *made += shift(s); \
         return leave(fn, rv); \
     }

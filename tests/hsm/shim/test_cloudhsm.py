@@ -84,6 +84,8 @@ def test_generated_keys_are_extractable_unless_told(session: pkcs11.Session, sai
     """A private key is extractable if its template leaves it open."""
     _public, private = session.generate_keypair(KeyType.RSA, 2048, store=False, private_template=said)
     assert private[Attribute.EXTRACTABLE] is not bool(said)
+    secret = session.generate_key(KeyType.AES, 256, store=False, template=said)
+    assert secret[Attribute.EXTRACTABLE] is not bool(said)
 
 
 @pytest.mark.parametrize("said", [{}, {Attribute.EXTRACTABLE: False}], ids=["nothing", "no"])
