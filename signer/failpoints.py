@@ -23,6 +23,7 @@ NAMES: Final = (
     "stored",
     "forwarding",
     "forwarded",
+    "deleting",
     "deleted",
     "quarantining",
     "quarantined",

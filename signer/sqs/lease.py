@@ -4,8 +4,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from signer import failpoints
 from signer.logs import Logger, frames_of
 from signer.sqs.errors import LeaseLostError, QueueUnavailableError
 from signer.sqs.inbound import InboundQueue
@@ -104,7 +106,9 @@ class Leases:
 
     def delete(self, lease: Lease) -> None:
         """Remove the message from the queue for good, if it is still ours."""
-        self._inbound.delete(lease.receipt_handle, lease.check)
+        delete = partial(self._inbound.delete, lease.receipt_handle, lease.check)
+        failpoints.reach("deleting", failpoints.cut_short(delete))
+        delete()
 
     def give_back(self, leases: Sequence[tuple[Lease, int]]) -> None:
         """Let messages come again in so many seconds; where that fails, they do once their time is up."""

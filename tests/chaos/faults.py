@@ -108,7 +108,7 @@ class Kind:
 ANY: Final = (*_QUEUE, *_STORE, *LEDGER)
 KINDS: Final[Mapping[str, Kind]] = {
     "reset": Kind(reset, ANY),
-    "hung": Kind(hung, (*_QUEUE, *_STORE)),
+    "hung": Kind(hung, ANY),
     "slow": Kind(slow(_SLOW_S), ANY),
     "http_500": Kind(refused_with(500, "InternalError"), ANY),
     "http_503": Kind(refused_with(503, "ServiceUnavailable"), ANY),

@@ -72,7 +72,7 @@ GUARDS: Final = (
         ("bad",), "not_set_aside", killed_at="deleted",
     ),
     Guard(
-        "delete", "sqs/lease.py", "self._inbound.delete(lease.receipt_handle, lease.check)", "lease.check()",
+        "delete", "sqs/lease.py", "partial(self._inbound.delete, lease.receipt_handle, lease.check)", "lease.check",
         ("good",), "left_behind",
     ),
     Guard(
