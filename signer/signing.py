@@ -10,6 +10,7 @@ from signer.authority import Authority
 from signer.deadlines import Deadline
 from signer.errors import (
     BatchAbandonedError,
+    DeadlineExceededError,
     LedgerUnavailableError,
     RateLimitedError,
     SignatureInvalidError,
@@ -79,7 +80,7 @@ class SigningService:
             versions = VersionsInForce(self._key_ring, self._wall_clock())
             self._authorise(works, origin, versions, all_or_nothing=all_or_nothing)
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
-            self._claim(works, versions, watch, all_or_nothing=all_or_nothing)
+            self._claim(works, versions, deadline, watch, all_or_nothing=all_or_nothing)
             failpoints.reach("claimed")
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
             self._sign(works, origin, deadline, watch)
@@ -157,24 +158,32 @@ class SigningService:
                 self._ledger.withdraw(claims)
 
     def _claim(
-        self, works: Sequence[Work], versions: VersionsInForce, watch: Stopwatch, *, all_or_nothing: bool
+        self,
+        works: Sequence[Work],
+        versions: VersionsInForce,
+        deadline: Deadline,
+        watch: Stopwatch,
+        *,
+        all_or_nothing: bool,
     ) -> None:
         wanted = [work for work in works if work.unsigned]
         if not wanted:
             return
         with watch.stage("ledger"):
-            self._claim_all(wanted)
+            self._claim_all(wanted, deadline)
             again = keep_versions(wanted, versions, whole=all_or_nothing)
             for part in _slices(again):
                 self._ledger.withdraw([work.forget_claim() for work in part])
-            self._claim_all(again)
+            self._claim_all(again, deadline)
 
-    def _claim_all(self, wanted: Sequence[Work]) -> None:
+    def _claim_all(self, wanted: Sequence[Work], deadline: Deadline) -> None:
         try:
             for part in _slices(wanted):
+                # A ledger that is throttled may take long over each.
+                deadline.check()
                 for work, answer in zip(part, self._ledger.claim([work.claim() for work in part]), strict=True):
                     work.accept(answer)
-        except LedgerUnavailableError as error:
+        except (DeadlineExceededError, LedgerUnavailableError) as error:
             _fail([work for work in wanted if work.unsigned and work.claimed is None], error)
 
     def _sign(self, works: Sequence[Work], origin: Origin, deadline: Deadline, watch: Stopwatch) -> None:

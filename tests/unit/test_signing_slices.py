@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from signer.deadlines import Deadline
 from signer.errors import AuditUnavailableError, HsmUnavailableError, LedgerUnavailableError
+from signer.metrics import Stopwatch
 from tests.simulators import Simulation
-from tests.unit.test_signing import codes, request, sign, simulation
+from tests.unit.test_signing import ORIGIN, codes, request, sign, simulation
 
 __all__ = ["simulation"]
 
@@ -59,3 +61,12 @@ def test_what_was_kept_before_a_failure_is_replayed_after_it(
     fail(simulation)
     assert codes(sign(simulation, LARGE, whole=True)) == ["signed"] * SLICE + [code] * (len(LARGE) - SLICE)
     assert codes(sign(simulation, LARGE, whole=True)) == ["replayed"] * SLICE + ["signed"] * (len(LARGE) - SLICE)
+
+
+def test_beyond_the_deadline_nothing_is_claimed(simulation: Simulation) -> None:
+    """A ledger that is slow with each slice keeps a large batch no longer than that; nothing is bound for nothing."""
+    watch = Stopwatch(simulation.metrics, ORIGIN.entrance)
+    outcomes = simulation.service.sign_many(LARGE, ORIGIN, Deadline.after(0), watch, all_or_nothing=True)
+    assert set(codes(outcomes)) == {"deadline_exceeded"}
+    assert simulation.ledger.sizes["claim"] == []
+    assert simulation.ledger.bound == {}
