@@ -1,118 +1,107 @@
-"""The acceptance test: `python -m loadtest --target http|sqs --rate 200 --duration 60`."""
+"""The acceptance test: `python -m loadtest --target http|sqs --rate 200 --duration 300`; `--help` says the rest."""
 
+import argparse
 import asyncio
 import os
 import random
 import sys
-from argparse import Namespace
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any, Final
 from uuid import uuid4
 
-from rich.console import Console
-
 from loadtest.bench import machine
 from loadtest.knee import find_knee
+from loadtest.live import Screen
 from loadtest.messages import Book
-from loadtest.objectives import failures, parse_objectives
-from loadtest.open_http import HttpDriver
+from loadtest.objectives import fell_behind, missed
+from loadtest.open_http import HttpDriver, HttpTarget
 from loadtest.open_sqs import SqsDriver
 from loadtest.openloop import run
-from loadtest.options import parser, shape
-from loadtest.places import Place, deployed, local
-from loadtest.progress import Progress
-from loadtest.report import write
+from loadtest.options import read_options, shape
+from loadtest.report import Report, write
 from loadtest.schedule import plan
+from loadtest.site import NoSiteError, Site, open_site
+from loadtest.stopping import Stop, out_of_ctrl_c
 from loadtest.tally import Tally
-from loadtest.verifier import Verifier
+from loadtest.verifier import Verdict, Verifier
+from signer.errors import SignerError
 
-_PAGES: Final = 5000
-_OBJECTIVES: Final = {"http": "p99=100ms,errors=0", "sqs": "p99=1s,errors=0"}
+_PAGES: Final = 10_000
+_PAGES_REPLAYED: Final = 500
+_STOPPED: Final = 128
 
 
 def main() -> int:
     """Load, prove, report; gives the exit status."""
-    arguments = parser().parse_args()
-    arguments.objective = arguments.objective or parse_objectives(_OBJECTIVES[arguments.target])
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    try:
-        runs_already = arguments.url or arguments.inbound_url
-        where = nullcontext(deployed(arguments)) if runs_already else local(arguments.sessions)
-    except ValueError as error:
-        console.print(f"[bold red]{error}[/]")
-        return 2
+    options = read_options()
+    stop = Stop()
     began = machine.describe()
-    with where as place:
-        report = _load(place, arguments, console) | {"machine": began | {"load_1min_at_end": os.getloadavg()[0]}}
-    page, _ = write(report, arguments.reports)
-    _print(report, console)
-    console.print(f"report: {page}")
-    return 1 if report["failures"] else 0
-
-
-def _load(place: Place, arguments: Namespace, console: Console) -> dict[str, Any]:
-    verifier = Verifier(place.public_key)
     try:
-        driver = _driver(place, arguments, verifier)
-        tallies = asyncio.run(_run(driver, place, arguments, console))
-        audits, ledgers = place.end()
-        verified, problems = verifier.result(audits, ledgers)
-    finally:
-        verifier.close()
-    if isinstance(driver, SqsDriver) and driver.stray:
-        problems.append(f"{driver.stray} batches came out that were not waited for, or were not whole")
-    return _report(tallies, arguments, problems) | {
-        "note": place.note, "size": driver.size, "verified": verified,
-        "compared": bool(audits and ledgers) and not problems,
-    }  # fmt: skip
+        with stop.at_signals(), ExitStack() as closing:
+            with out_of_ctrl_c():
+                site = closing.enter_context(open_site(options))
+                verifier = Verifier(site.public_key_pem)
+            closing.callback(verifier.close)
+            tallies, verdict = _test(site, options, verifier, stop)
+    except (NoSiteError, SignerError) as error:
+        print(f"loadtest: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("loadtest: ended at once, nothing is proven", file=sys.stderr)  # noqa: T201
+        return _STOPPED + (stop.signal or 0)
+    ended = {"load_1min_at_end": round(os.getloadavg()[0], 2)}
+    report = _judge(site.name, options, tallies, verdict, {**began, **ended}, stop)
+    paths = write(report, options.reports)
+    print(report.text(), *(f"report: {path}" for path in paths), sep="\n")  # noqa: T201
+    return _STOPPED + stop.signal if stop.signal is not None else report.status
 
 
-def _driver(place: Place, arguments: Namespace, verifier: Verifier) -> HttpDriver | SqsDriver:
-    book, prefix = Book(arguments.message_bytes, _PAGES), f"LOAD-{uuid4().hex[:12]}"
-    if arguments.target == "http" and place.http is not None:
-        return HttpDriver(place.http, book, verifier, prefix)
-    if place.sqs is None:
-        raise ValueError(arguments.target)
-    return SqsDriver(place.sqs, place.queues, book, verifier, prefix, arguments.batch)
+def _test(site: Site, options: argparse.Namespace, verifier: Verifier, stop: Stop) -> tuple[list[Tally], Verdict]:
+    if verifier.pid is not None:
+        site.meter.add("verifier", verifier.pid)
+    signed_before = site.meter.signed()
+    tallies = asyncio.run(_drive(site, options, verifier, stop))
+    signed = site.meter.signed()
+    site.end()
+    verdict = verifier.result(site.audits, site.ledgers)
+    made = None if signed is None or signed_before is None else signed - signed_before
+    return tallies, verdict.beside(sum(tally.done * tally.size for tally in tallies), made)
 
 
-async def _run(driver: HttpDriver | SqsDriver, place: Place, arguments: Namespace, console: Console) -> list[Tally]:
-    chance = random.Random(arguments.seed) if arguments.poisson else None  # noqa: S311 - arrivals, not secrets
-    with Progress(console) as progress:
+async def _drive(site: Site, options: argparse.Namespace, verifier: Verifier, stop: Stop) -> list[Tally]:
+    book = Book(options.message_bytes, _PAGES_REPLAYED if options.replay else _PAGES)
+    prefix = f"LT-{uuid4().hex[:12]}"
+    driver: HttpDriver | SqsDriver
+    if isinstance(site.target, HttpTarget):
+        driver = HttpDriver(site.target, book, verifier, prefix)
+    else:
+        driver = SqsDriver(site.target, book, verifier, prefix)
+    chance = random.Random(options.seed) if options.poisson else None  # noqa: S311 - arrivals, not secrets
+    with Screen() as screen:
         async with driver:
-            return await run(driver, plan(shape(arguments)), place.meter, progress.show, chance)
+            return await run(driver, plan(shape(options)), site.meter, screen.show, chance, stop)
 
 
-def _report(tallies: list[Tally], arguments: Namespace, problems: list[str]) -> dict[str, Any]:
-    phases = [tally.figures() for tally in tallies]
-    steps = [phase for phase in phases if phase["phase"].startswith("ramp-")]
-    judged = [tally for tally in tallies if tally.phase.judged]
-    return {
-        "target": arguments.target,
-        "objectives": [each.text for each in arguments.objective] if judged else ["no phase was judged, a ramp only"],
-        "failures": [*problems, *failures(phases, arguments.objective, arguments.most_lag_ms)],
-        "phases": phases,
-        "knee": find_knee(steps, arguments.most_lag_ms),
-        "series": {tally.phase.name: tally.series() for tally in tallies},
-        "distributions": {tally.phase.name: tally.distribution() for tally in judged},
-    }
-
-
-def _print(report: dict[str, Any], console: Console) -> None:
-    for phase in report["phases"]:
-        console.print(
-            f"{phase['phase']:<10}{phase['offered_rate']:>8.1f}/s asked{phase['rate']:>9.1f}/s signed"
-            f"{phase['errors']:>6} errors  p50 {phase['p50_ms']:.1f}  p99 {phase['p99_ms']:.1f}  "
-            f"p99.9 {phase['p99.9_ms']:.1f}  max {phase['max_ms']:.1f} ms"
-        )
-    if report["knee"]:
-        console.print(f"knee: {report['knee']['rate']:g}/s; {report['knee']['resource']}")
-    compared = ", each of them in ledger and audit log" if report["compared"] else ""
-    console.print(f"{report['verified']:,} signatures verified{compared}")
-    for each in report["failures"]:
-        console.print(f"[bold red]failed: {each}[/]", markup=True)
-    if not report["failures"]:
-        console.print(f"[bold green]passed: {', '.join(report['objectives'])}[/]")
+def _judge(
+    site: str, options: argparse.Namespace, tallies: list[Tally], verdict: Verdict, ran_on: dict[str, Any], stop: Stop
+) -> Report:
+    figures = [tally.figures() for tally in tallies]
+    failures = list(missed(figures, options.objectives))
+    if stop.signal is not None:
+        failures.insert(0, f"ended early, by {stop.signal.name}")
+    ramp = [phase for phase in figures if phase["phase"].startswith("ramp-")]
+    return Report(
+        target=options.target,
+        site=site,
+        options={name: str(value) for name, value in vars(options).items() if name != "objectives" and value},
+        machine=ran_on,
+        tallies=tallies,
+        objectives=options.objectives,
+        missed=failures,
+        fell_behind=list(fell_behind(figures, options.most_lag_ms)),
+        verdict=verdict,
+        knee=find_knee(ramp, options.most_lag_ms),
+    )
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ def _page(number: int, size_bytes: int) -> Page:
     return Page(json.dumps(message), hashlib.sha256(rfc8785.dumps(dict(message))).digest())
 
 
-def request_body(transaction_id: str, page: Page) -> bytes:
+def request_body(transaction_id: str, page: Page, key: str = ALIAS) -> bytes:
     """Give the body of one HTTP request."""
-    return f'{{"key": "{ALIAS}", "transaction_id": "{transaction_id}", "message": {page.text}}}'.encode()
+    return f'{{"key": "{key}", "transaction_id": "{transaction_id}", "message": {page.text}}}'.encode()
 
 
 def items_body(transactions: Sequence[tuple[str, Page]]) -> bytes:
@@ -56,9 +56,9 @@ def items_body(transactions: Sequence[tuple[str, Page]]) -> bytes:
     return f'{{"key": "{ALIAS}", "transactions": [{_items(transactions)}]}}'.encode()
 
 
-def batch_body(batch_id: str, transactions: Sequence[tuple[str, Page]]) -> str:
+def batch_body(batch_id: str, transactions: Sequence[tuple[str, Page]], key: str = ALIAS) -> str:
     """Give one settlement batch."""
-    head = f'{{"schema": "settlement-batch/1", "batch_id": "{batch_id}", "key": "{ALIAS}"'
+    head = f'{{"schema": "settlement-batch/1", "batch_id": "{batch_id}", "key": "{key}"'
     return f'{head}, "transactions": [{_items(transactions)}]}}'
 
 

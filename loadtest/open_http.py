@@ -3,12 +3,13 @@
 import asyncio
 import json
 import ssl
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import aiohttp
 
-from loadtest.messages import Book, request_body
+from loadtest.messages import ALIAS, Book, request_body
 from loadtest.tally import Tally
 from loadtest.verifier import Verifier
 
@@ -22,6 +23,7 @@ class HttpTarget:
     url: str
     tls: ssl.SSLContext | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    key: str = ALIAS
     connections: int = 512
     timeout_s: float = 30.0
 
@@ -49,27 +51,34 @@ class HttpDriver:
     async def send(self, tally: Tally, intended_s: float) -> None:
         """Have one transaction signed, and note what came of it."""
         name, page = self._book.take(self._prefix)
-        body = request_body(name, page)
+        body = request_body(name, page, self._target.key)
         self._verifier.send(name, page.digest)
-        tally.start(intended_s)
+        tally.start(intended_s, time.perf_counter())
         try:
             answer = await self._ask(body)
-        except (aiohttp.ClientError, TimeoutError, _RefusedError, ValueError) as error:
-            tally.fail(f"HTTP {error}" if isinstance(error, _RefusedError) else type(error).__name__)
+        except (aiohttp.ClientError, TimeoutError, _RefusedError, asyncio.CancelledError) as error:
+            tally.fail(str(error) if isinstance(error, _RefusedError) else type(error).__name__)
             self._verifier.give_up(name)
             return
         tally.finish(intended_s)
         self._verifier.receive(name, answer.get("transaction_id"), answer.get("signature"))
 
-    async def _ask(self, body: bytes) -> Any:
+    async def _ask(self, body: bytes) -> dict[str, Any]:
         if self._session is None:
             raise asyncio.InvalidStateError
         async with self._session.post(f"{self._target.url}/v1/sign", data=body) as answer:
             text = await answer.read()
         if answer.status != _OK:
             raise _RefusedError(answer.status)
-        return json.loads(text)
+        try:
+            said = json.loads(text)
+        except (ValueError, RecursionError):
+            said = None
+        return said if isinstance(said, dict) else {}
 
 
 class _RefusedError(Exception):
-    """Answered, but not with a signature; its argument is the status."""
+    """Answered, but not with a signature."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")

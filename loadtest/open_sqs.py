@@ -6,12 +6,14 @@ A batch is timed until this program has received it: with the queue's own delays
 import asyncio
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from loadtest.messages import Book, Page, batch_body
+from loadtest.messages import ALIAS, Book, batch_body
 from loadtest.tally import Tally
 from loadtest.verifier import Verifier
 
@@ -23,26 +25,40 @@ _SENDERS: Final = 8
 _RECEIVERS: Final = 2
 
 
-class SqsDriver:
-    """Sends batches of `size` transactions, and waits for them."""
+@dataclass(frozen=True, slots=True)
+class SqsTarget:
+    """Where to put batches, and where they come out; nobody else may take from there."""
 
-    def __init__(
-        self, sqs: "SQSClient", queues: dict[str, str], book: Book, verifier: Verifier, prefix: str, size: int = 25
-    ) -> None:
-        self.size = size
-        self.timeout_s = 60.0
-        self._sqs, self._queues, self._book, self._verifier, self._prefix = sqs, queues, book, verifier, prefix
-        self._under_way: dict[str, tuple[list[tuple[str, Page]], asyncio.Future[None]]] = {}
+    sqs: "SQSClient"
+    inbound_url: str
+    outbound_url: str
+    key: str = ALIAS
+    size: int = 25
+    """Transactions of a batch."""
+    timeout_s: float = 60.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    names: list[str]
+    out: asyncio.Future[None]
+
+
+class SqsDriver:
+    """Sends batches, and waits for them."""
+
+    def __init__(self, target: SqsTarget, book: Book, verifier: Verifier, prefix: str) -> None:
+        self.size = target.size
+        self._target, self._book, self._verifier, self._prefix = target, book, verifier, prefix
+        self._under_way: dict[str, _Waiting] = {}
+        self._message_ids: set[str] = set()
         self._senders = ThreadPoolExecutor(_SENDERS, "send")
         self._over = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._receivers: list[threading.Thread] = []
-        self.stray = 0
-        """Batches that came out and were not waited for."""
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        self._receivers = [threading.Thread(target=self._receive, args=(self._loop,)) for _ in range(_RECEIVERS)]
+        loop = asyncio.get_running_loop()
+        self._receivers = [threading.Thread(target=self._receive, args=(loop,)) for _ in range(_RECEIVERS)]
         for thread in self._receivers:
             thread.start()
         return self
@@ -52,57 +68,69 @@ class SqsDriver:
         for thread in self._receivers:
             await asyncio.to_thread(thread.join)
         self._senders.shutdown()
+        await asyncio.sleep(0)  # what they handed over last
 
     async def send(self, tally: Tally, intended_s: float) -> None:
         """Send one batch, wait until it comes out, and note what came of it."""
         loop = asyncio.get_running_loop()
         transactions = [self._book.take(self._prefix) for _ in range(self.size)]
-        batch_id = f"B-{transactions[0][0]}"
+        names = [name for name, _ in transactions]
+        batch_id = f"B-{names[0]}"
         for name, page in transactions:
             self._verifier.send(name, page.digest)
-        out: asyncio.Future[None] = loop.create_future()
-        self._under_way[batch_id] = (transactions, out)
-        body = batch_body(batch_id, transactions)
-        tally.start(intended_s)
+        waiting = self._under_way[batch_id] = _Waiting(names, loop.create_future())
+        body = batch_body(batch_id, transactions, self._target.key)
+        began = loop.create_future()
         try:
-            await loop.run_in_executor(self._senders, self._put, body)
-            await asyncio.wait_for(out, self.timeout_s)
-        except (BotoCoreError, ClientError, TimeoutError) as error:
+            sent = loop.run_in_executor(self._senders, self._put, body, began)
+            tally.start(intended_s, await began)
+            await sent
+            await asyncio.wait_for(waiting.out, self._target.timeout_s)
+        except (BotoCoreError, ClientError, TimeoutError, asyncio.CancelledError) as error:
             tally.fail(type(error).__name__)
-            del self._under_way[batch_id]
-            for name, _ in transactions:
+            for name in names:
                 self._verifier.give_up(name)
             return
         tally.finish(intended_s)
 
-    def _put(self, body: str) -> None:
-        self._sqs.send_message(QueueUrl=self._queues["inbound"], MessageBody=body)
+    def _put(self, body: str, began: asyncio.Future[float]) -> None:
+        # The generator is late by as long as a batch waited for one of these threads, too.
+        began.get_loop().call_soon_threadsafe(began.set_result, time.perf_counter())
+        self._target.sqs.send_message(QueueUrl=self._target.inbound_url, MessageBody=body)
 
     def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
-        url = self._queues["outbound"]
+        sqs, url = self._target.sqs, self._target.outbound_url
         while not self._over.is_set():
             try:
-                answer = self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=_MOST_IN_A_CALL, WaitTimeSeconds=1)
-                messages = answer.get("Messages", [])
-                for message in messages:
-                    loop.call_soon_threadsafe(self._take, json.loads(message["Body"]))
-                if messages:
+                answer = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=_MOST_IN_A_CALL, WaitTimeSeconds=1)
+                if messages := answer.get("Messages", []):
+                    loop.call_soon_threadsafe(self._take_all, messages)
                     gone: list[Any] = [
                         {"Id": str(at), "ReceiptHandle": each["ReceiptHandle"]} for at, each in enumerate(messages)
                     ]
-                    self._sqs.delete_message_batch(QueueUrl=url, Entries=gone)
+                    sqs.delete_message_batch(QueueUrl=url, Entries=gone)
             except (BotoCoreError, ClientError):
                 self._over.wait(1.0)
 
-    def _take(self, batch: dict[str, Any]) -> None:
+    def _take_all(self, messages: list[Any]) -> None:
+        for message in messages:
+            # The queue may deliver a message again after it was deleted: that is no second message.
+            if message["MessageId"] not in self._message_ids:
+                self._message_ids.add(message["MessageId"])
+                self._take(message["Body"])
+
+    def _take(self, body: str) -> None:
         """Match what came out with what went in, item by item; what came twice goes to the proof too."""
-        transactions, out = self._under_way.pop(batch["batch_id"], ([], None))
-        if out is None:
-            self.stray += 1
-        for item in batch["transactions"]:
-            name = item["transaction_id"]
-            self._verifier.receive(name, name, item.get("signature"))
-        if out is not None and not out.done():
-            whole = [name for name, _ in transactions] == [item["transaction_id"] for item in batch["transactions"]]
-            self.stray += not whole
-            out.set_result(None)
+        try:
+            batch = json.loads(body)
+            items = [(item["transaction_id"], item.get("signature")) for item in batch["transactions"]]
+            waiting = self._under_way.get(batch["batch_id"])
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            self._verifier.complain("what came out of the queue is no batch")
+            return
+        if waiting is None or waiting.names != [name for name, _ in items]:
+            self._verifier.complain("a batch came out that is not as it was sent")
+        for name, signature in items:
+            self._verifier.receive(name, name, signature)
+        if waiting is not None and not waiting.out.done():
+            waiting.out.set_result(None)

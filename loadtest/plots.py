@@ -1,87 +1,164 @@
-"""Draws lines as SVG, to stand inside a page that asks nobody for anything."""
+"""Draws lines and stacked bars as SVG, to stand inside a page."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-Point = tuple[float, float]
-
-COLOURS: Final = ("#33658a", "#f26419", "#86bb5b", "#8e4a8e")
-_WIDTH: Final = 720
-_HEIGHT: Final = 260
-_LEFT: Final = 64
-_RIGHT: Final = 16
+_WIDTH: Final = 1000
+_HEIGHT: Final = 300
+_LEFT: Final = 70
+_RIGHT: Final = 20
 _TOP: Final = 40
-_BOTTOM: Final = 40
-_TICKS: Final = 5
+_BOTTOM: Final = 44
+_GRID: Final = "#dfe3e8"
+_INK: Final = "#33404f"
+_TICKS: Final = 6
+
+Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a plot, with the name that stands in its legend."""
+    """One line of a chart."""
 
     name: str
-    points: Sequence[Point]
-    dashed: bool = False
+    colour: str
+    points: Points
 
 
-def draw(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> str:
-    """Draw lines over common axes that begin at zero."""
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """What a chart shows; `ticks` are places on the x axis with their names, else it is divided evenly."""
+
+    x: str
+    y: str
+    log_y: bool = False
+    ticks: Sequence[tuple[float, str]] = ()
+    bands: Sequence[tuple[float, float, str]] = ()
+    """Stretches of the x axis, shaded in turns, with a name over each."""
+    mark: tuple[float, str] | None = None
+    """A place on the x axis to point at."""
+
+
+class _Scale:
+    """From values to pixels."""
+
+    def __init__(self, axes: Axes, points: Points) -> None:
+        self._log = axes.log_y
+        self.low_x, self.high_x = min(x for x, _ in points), max(x for x, _ in points)
+        high = max(y for _, y in points) or 1.0
+        if self._log:
+            self.low_y = 10.0 ** math.floor(math.log10(max(1e-3, min(y for _, y in points if y > 0))))
+            self.high_y = 10.0 ** math.ceil(math.log10(high) + 1e-9)
+        else:
+            step = _nice(high / _TICKS)
+            self.low_y, self.high_y = 0.0, step * math.ceil(high / step + 1e-9)
+
+    def x(self, value: float) -> float:
+        wide = self.high_x - self.low_x or 1.0
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - self.low_x) / wide
+
+    def y(self, value: float) -> float:
+        if self._log:
+            value = max(value, self.low_y)
+            part = math.log10(value / self.low_y) / math.log10(self.high_y / self.low_y)
+        else:
+            part = value / self.high_y
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * part
+
+    def ticks_y(self) -> list[float]:
+        if self._log:
+            decades = round(math.log10(self.high_y / self.low_y))
+            return [self.low_y * 10**number for number in range(decades + 1)]
+        step = _nice(self.high_y / _TICKS)
+        return [step * number for number in range(int(self.high_y / step + 1e-9) + 1)]
+
+    def ticks_x(self) -> list[float]:
+        step = _nice((self.high_x - self.low_x) / 10 or 1.0)
+        first = math.ceil(self.low_x / step)
+        return [step * number for number in range(first, int(self.high_x / step + 1e-9) + 1)]
+
+
+def _nice(rough: float) -> float:
+    power: float = 10.0 ** math.floor(math.log10(rough))
+    return power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough - 1e-12)
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line]) -> str:
+    """Draw lines over common axes; nothing at all gives an empty string."""
     points = [point for line in lines for point in line.points]
-    x_most = _round_up(max((x for x, _ in points), default=1.0))
-    y_most = _round_up(max((y for _, y in points), default=1.0))
-    drawn = [_axes(x_most, y_most, x_name, y_name)]
+    if not any(y > 0 for _, y in points):
+        return ""
+    scale = _Scale(axes, points)
+    parts = [*_head(axes.y), *_bands(axes, scale), *_grid(axes, scale)]
     for number, line in enumerate(lines):
-        drawn.append(_line(line, COLOURS[number % len(COLOURS)], x_most, y_most))
-        drawn.append(_legend(number, line.name))
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
-        f'font-size="11" role="img" aria-label="{escape(title)}"><rect width="100%" height="100%" fill="white"/>'
-        f'<text x="{_LEFT}" y="16" font-size="13" font-weight="bold">{escape(title)}</text>'
+        path = " ".join(f"{scale.x(x):.1f},{scale.y(y):.1f}" for x, y in line.points)
+        parts.append(f'<polyline fill="none" stroke="{line.colour}" stroke-width="1.8" points="{path}"/>')
+        parts += _legend(number, line.name, line.colour)
+    if axes.mark is not None:
+        x = scale.x(axes.mark[0])
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="#c0392b" '
+                     f'stroke-dasharray="5 4"/>{_text(x - 5, _TOP + 14, axes.mark[1], "end", "#c0392b")}')  # fmt: skip
+    return "".join([*parts, "</svg>"])
+
+
+def draw_stacks(unit: str, names: Sequence[str], stacks: Sequence[Line]) -> str:
+    """Draw one bar for each name: of each of `stacks` the point of the same number, one over the other."""
+    totals = [sum(stack.points[at][1] for stack in stacks) for at in range(len(names))]
+    if not any(totals):
+        return ""
+    scale = _Scale(Axes("", unit), [(-0.5, 0.0), (len(names) - 0.5, max(totals))])
+    ticks = [(float(at), name) for at, name in enumerate(names)]
+    parts = [*_head(unit), *_grid(Axes("phase", unit, ticks=ticks), scale)]
+    base = [0.0] * len(names)
+    width = min(60.0, (_WIDTH - _LEFT - _RIGHT) / len(names) * 0.7)
+    for number, stack in enumerate(stacks):
+        for at, (_, value) in enumerate(stack.points):
+            top, bottom = scale.y(base[at] + value), scale.y(base[at])
+            base[at] += value
+            parts.append(f'<rect x="{scale.x(at) - width / 2:.1f}" y="{top:.1f}" width="{width:.1f}" '
+                         f'height="{bottom - top:.1f}" fill="{stack.colour}"><title>{escape(stack.name)}: {value:.2f} '
+                         f'{escape(unit)}</title></rect>')  # fmt: skip
+        parts += _legend(number, stack.name, stack.colour)
+    return "".join([*parts, "</svg>"])
+
+
+def _head(title: str) -> Iterator[str]:
+    yield (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'font-family="system-ui, sans-serif" font-size="12" fill="{_INK}"><title>{escape(title)}</title>'
     )
-    return head + "".join(drawn) + "</svg>"
+    yield _text(4, 16, title, "start", _INK)
 
 
-def _axes(x_most: float, y_most: float, x_name: str, y_name: str) -> str:
-    parts = []
-    for tick in range(_TICKS + 1):
-        x, y = _place(x_most * tick / _TICKS, y_most * tick / _TICKS, x_most, y_most)
-        parts.append(
-            f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}" stroke="#dddddd"/>'
-            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{y_most * tick / _TICKS:g}</text>'
-            f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{x_most * tick / _TICKS:g}</text>'
-        )
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_name)}</text>')
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="16" text-anchor="end" fill="#555555">{escape(y_name)}</text>')
-    return "".join(parts)
+def _bands(axes: Axes, scale: _Scale) -> Iterator[str]:
+    for number, (start, end, name) in enumerate(axes.bands):
+        left, right = scale.x(start), scale.x(min(end, scale.high_x))
+        colour = "#f3f6f9" if number % 2 else "#ffffff"
+        yield (f'<rect x="{left:.1f}" y="{_TOP}" width="{max(0.0, right - left):.1f}" '
+               f'height="{_HEIGHT - _TOP - _BOTTOM}" fill="{colour}"><title>{escape(name)}</title></rect>')  # fmt: skip
+        if right - left > 8 * len(name):
+            yield _text((left + right) / 2, _TOP + 13, name, "middle", "#8795a5")
 
 
-def _line(line: Line, colour: str, x_most: float, y_most: float) -> str:
-    places = (_place(x, y, x_most, y_most) for x, y in line.points)
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dash = ' stroke-dasharray="5 4"' if line.dashed else ""
-    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>'
+def _grid(axes: Axes, scale: _Scale) -> Iterator[str]:
+    for value in scale.ticks_y():
+        y = scale.y(value)
+        yield f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>'
+        yield _text(_LEFT - 8, y + 4, f"{value:,g}", "end", _INK)
+    name_of: Callable[[float], str] = "{:g}".format
+    for value, name in axes.ticks or [(value, name_of(value)) for value in scale.ticks_x()]:
+        yield _text(scale.x(value), _HEIGHT - _BOTTOM + 17, name, "middle", _INK)
+    yield _text((_WIDTH + _LEFT) / 2, _HEIGHT - 6, axes.x, "middle", "#66758a")
 
 
-def _legend(number: int, name: str) -> str:
-    x = _LEFT + 160 * number
-    colour = COLOURS[number % len(COLOURS)]
-    return (
-        f'<rect x="{x}" y="{_TOP - 16}" width="10" height="10" fill="{colour}"/>'
-        f'<text x="{x + 14}" y="{_TOP - 7}">{escape(name)}</text>'
-    )
+def _legend(number: int, name: str, colour: str) -> Iterator[str]:
+    x = _WIDTH - _RIGHT - 130 * (number + 1)
+    yield f'<rect x="{x}" y="8" width="12" height="10" fill="{colour}"/>'
+    yield _text(x + 17, 17, name, "start", _INK)
 
 
-def _place(x: float, y: float, x_most: float, y_most: float) -> Point:
-    across, down = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    return _LEFT + across * x / x_most, _HEIGHT - _BOTTOM - down * y / y_most
-
-
-def _round_up(value: float) -> float:
-    if value <= 0:
-        return 1.0
-    unit = 10.0 ** math.floor(math.log10(value))
-    return math.ceil(value / unit * 2) / 2 * unit
+def _text(x: float, y: float, text: str, anchor: str, colour: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'

@@ -9,6 +9,7 @@ from typing import Final
 
 from softhsm.shim.client import Shim
 
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _SIGNING: Final = ("C_Sign", "C_SignInit")
 
@@ -31,6 +32,10 @@ class Meter:
         self._processes = {**processes, "generator": os.getpid()}
         self._shim, self._sessions = shim, sessions
 
+    def add(self, name: str, pid: int) -> None:
+        """Read one more process."""
+        self._processes[name] = pid
+
     def read(self) -> Reading:
         """Read it now."""
         signing_ms, signed = 0.0, 0
@@ -41,6 +46,10 @@ class Meter:
         cpu = {name: _cpu_s(pid) for name, pid in self._processes.items()}
         return Reading(time.perf_counter(), cpu, signing_ms, signed, _machine_s())
 
+    def signed(self) -> int | None:
+        """Give how many signatures the HSM has made; None where nobody counts them."""
+        return None if self._shim is None else self._shim.counts()["C_Sign"].calls
+
     def used(self, before: Reading, after: Reading) -> dict[str, float]:
         """Give what was used between: cores of each, busy cores of the machine, and sessions by Little's law.
 
@@ -49,7 +58,9 @@ class Meter:
         took_s = after.at_s - before.at_s
         used = {f"{name}_cores": (after.cpu_s[name] - before.cpu_s[name]) / took_s for name in self._processes}
         used["machine_cores"] = (after.machine_s - before.machine_s) / took_s
+        used["other_cores"] = max(0.0, used["machine_cores"] - sum(used[f"{name}_cores"] for name in self._processes))
         used["load_1min"] = os.getloadavg()[0]
+        used |= {f"{name}_mb": _rss_mb(pid) for name, pid in self._processes.items()}
         if signed := after.signed - before.signed:
             used["hsm_ms"] = (after.signing_ms - before.signing_ms) / signed
             used["sessions_busy"] = signed / took_s * used["hsm_ms"] / 1000
@@ -60,6 +71,10 @@ class Meter:
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def _rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES / 1e6
 
 
 def _machine_s(read: Callable[[], str] = Path("/proc/stat").read_text) -> float:

@@ -31,6 +31,7 @@ class Tally:
         self.errors: Counter[str] = Counter()
         self.seconds: dict[int, Any] = {}
         self.last_s = self.began_s
+        self.ran_s = phase.seconds
         self.resources: dict[str, float] = {}
         self._clock = clock
 
@@ -39,13 +40,13 @@ class Tally:
         """How many were started and have not come back."""
         return self.started - self.done - self.errors.total()
 
-    def start(self, intended_s: float) -> None:
-        """Note that something begins now that was to begin then."""
+    def start(self, intended_s: float, started_s: float) -> None:
+        """Note that something began that was to begin at `intended_s`."""
         self.started += 1
-        self.lag.record_value(_us(self._clock() - intended_s))
+        self.lag.record_value(_us(started_s - intended_s))
 
     def finish(self, intended_s: float) -> None:
-        """Note that it was answered now: waiting for a late generator counts, as waiting for a stall does."""
+        """Note that it was answered now: what it waited for the generator, or behind a stall, counts."""
         now_s = self._clock()
         self.done += 1
         self.last_s = max(self.last_s, now_s)
@@ -58,15 +59,21 @@ class Tally:
         self.errors[why] += 1
         self.last_s = max(self.last_s, self._clock())
 
+    def end_early(self) -> None:
+        """Note that nothing more will be due, before the time of the phase is over."""
+        self.ran_s = max(1.0 / _MICRO, self._clock() - self.began_s)
+
     def figures(self) -> dict[str, Any]:
         """Give the phase as it stands in the report; latencies in milliseconds, rates in transactions a second."""
-        took_s = max(self.phase.seconds, self.last_s - self.began_s)
+        took_s = max(self.ran_s, self.last_s - self.began_s)
         return {
             "phase": self.phase.name,
             "judged": self.phase.judged,
-            "seconds": self.phase.seconds,
-            "offered_rate": round(self.due * self.size / self.phase.seconds, 2),
+            "seconds": round(self.ran_s, 3),
+            "drain_s": round(max(0.0, self.last_s - self.began_s - self.ran_s), 3),
+            "offered_rate": round(self.due * self.size / self.ran_s, 2),
             "rate": round(self.done * self.size / took_s, 2),
+            "due": self.due * self.size,
             "transactions": self.done * self.size,
             "errors": self.errors.total() * self.size,
             "error_kinds": dict(self.errors),

@@ -1,0 +1,60 @@
+"""Ends a load test early: after Ctrl-C or SIGTERM nothing more is sent, and what was sent is proven and reported."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Stop:
+    """Asked for by the first signal; a second one ends the program at once, by `KeyboardInterrupt`."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        """What asked for it; until then None."""
+        self._then: Callable[[], object] = lambda: None
+
+    @contextmanager
+    def at_signals(self) -> Iterator[None]:
+        """Take the signals while the block runs; in the main thread alone."""
+        before: dict[signal.Signals, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, self._take)
+        try:
+            yield
+        finally:
+            for number, action in before.items():
+                signal.signal(number, action)
+
+    @contextmanager
+    def cancels(self, task: asyncio.Task[Any]) -> Iterator[None]:
+        """Cancel the task as soon as it is asked for, or now if it was."""
+        loop = asyncio.get_running_loop()
+        self._then = lambda: loop.call_soon_threadsafe(task.cancel)
+        if self.signal is not None:
+            task.cancel()
+        try:
+            yield
+        finally:
+            self._then = lambda: None
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+        self._then()
+
+
+@contextmanager
+def out_of_ctrl_c() -> Iterator[None]:
+    """Start processes in this block that Ctrl-C does not end: a terminal sends it to all of the group.
+
+    A blocked signal stays blocked in what is started (POSIX, exec), whatever that does with it.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
