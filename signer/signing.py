@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -34,6 +36,17 @@ from signer.transactions import SigningRequest
 from signer.work import Outcome, VersionsInForce, Work, keep_versions, timestamp
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that came by itself."""
+
+    request: SigningRequest
+    origin: Origin
+    deadline: Deadline
+    watch: Stopwatch
+
 
 # So many go into one durable commit: whoever comes with one transaction waits for a slice of a large batch, not for
 # all of it.
@@ -74,28 +87,52 @@ class SigningService:
         nothing is signed once one request is refused; the caller then releases nothing if one of them failed.
         Raises nothing of its own: each failure is the outcome of the requests it concerns.
         """
-        works = [Work(request, origin.caller) for request in requests]
+        works = [Work(request, origin) for request in requests]
+        return self._sign_calls([works], deadline, [watch] * len(works), all_or_nothing=all_or_nothing)
+
+    def sign_together(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Sign requests that have nothing to do with each other, as `sign_many` would each; all by the first deadline.
+
+        What it does once for all of them counts towards the time of each.
+        """
+        groups = [[Work(call.request, call.origin)] for call in calls]
+        deadline = min((call.deadline for call in calls), key=lambda each: each.at_s)
+        return self._sign_calls(groups, deadline, [call.watch for call in calls], all_or_nothing=False)
+
+    def _sign_calls(
+        self,
+        groups: Sequence[Sequence[Work]],
+        deadline: Deadline,
+        watches: Sequence[Stopwatch],
+        *,
+        all_or_nothing: bool,
+    ) -> list[Outcome]:
+        works = [work for group in groups for work in group]
+        timer = _Timer(watches)
         try:
             # Neither a change of policy nor the instant of a rotation splits what came in together.
             versions = VersionsInForce(self._key_ring, self._wall_clock())
-            self._authorise(works, origin, versions, all_or_nothing=all_or_nothing)
+            for group in groups:
+                self._authorise(group, versions, all_or_nothing=all_or_nothing)
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
-            self._claim(works, versions, deadline, watch, all_or_nothing=all_or_nothing)
+            self._claim(works, versions, deadline, timer, all_or_nothing=all_or_nothing)
             failpoints.reach("claimed")
             self._abandon_siblings(works, all_or_nothing=all_or_nothing)
-            self._sign(works, origin, deadline, watch)
+            self._sign(works, deadline)
             failpoints.reach("signed")
             self._verify(works)
             failpoints.reach("verified")
-            self._append_audit(works, origin, watch)
+            self._append_audit(works, timer)
             failpoints.reach("audited")
-            self._complete(works, watch)
+            self._complete(works, timer)
             failpoints.reach("completed")
         finally:
             held = [work.claimed for work in works if work.claimed is not None and not work.completed]
             for claims in _slices(held):
                 self._ledger.release(claims)
-        self._count(works, origin)
+        for work, watch in zip(works, watches, strict=True):
+            work.tell_times(watch)
+        self._count(works)
         return [work.outcome() for work in works]
 
     def record_quarantine(self, origin: Origin, error: SignerError, detail: str) -> None:
@@ -127,10 +164,10 @@ class SigningService:
         """Give the policy in force at this moment; a decision of several parts asks for it once."""
         return self._authority.current()
 
-    def _authorise(
-        self, works: Sequence[Work], origin: Origin, versions: VersionsInForce, *, all_or_nothing: bool
-    ) -> None:
-        policy = self._authority.current()
+    def _authorise(self, works: Sequence[Work], versions: VersionsInForce, *, all_or_nothing: bool) -> None:
+        if not works:
+            return
+        policy, origin = self._authority.current(), works[0].origin
         limit = policy.max_batch(origin.caller)
         if len(works) > limit:
             _fail(works, TooManyTransactionsError(f"this caller may bring {limit} transactions at once"))
@@ -162,14 +199,14 @@ class SigningService:
         works: Sequence[Work],
         versions: VersionsInForce,
         deadline: Deadline,
-        watch: Stopwatch,
+        timer: "_Timer",
         *,
         all_or_nothing: bool,
     ) -> None:
         wanted = [work for work in works if work.unsigned]
         if not wanted:
             return
-        with watch.stage("ledger"):
+        with timer.stage("ledger"):
             self._claim_all(wanted, deadline)
             again = keep_versions(wanted, versions, whole=all_or_nothing)
             for part in _slices(again):
@@ -186,26 +223,24 @@ class SigningService:
         except (DeadlineExceededError, LedgerUnavailableError) as error:
             _fail([work for work in wanted if work.unsigned and work.claimed is None], error)
 
-    def _sign(self, works: Sequence[Work], origin: Origin, deadline: Deadline, watch: Stopwatch) -> None:
+    def _sign(self, works: Sequence[Work], deadline: Deadline) -> None:
         wanted = [work for work in works if work.unsigned]
         if not wanted:
             return
         tasks = [
             SignTask(work.key, work.request.algorithm, work.request.digest) for work in wanted if work.key is not None
         ]
+        callers = {id(task): work.origin.caller for task, work in zip(tasks, wanted, strict=True)}
 
         def refuse(task: SignTask) -> None:
             # The kill switch works on what came in before it was turned, too.
-            self._authority.current().refuse_killed(origin.caller, task.key.alias)
+            self._authority.current().refuse_killed(callers[id(task)], task.key.alias)
 
         for work, answer in zip(wanted, self._key_ring.sign(tasks, deadline, refuse=refuse), strict=True):
             if isinstance(answer, SignerError):
                 work.error = answer
-                continue
-            work.raw = answer
-            watch.add("verify", answer.verify_s)
-            watch.add("pool_wait", answer.pool_wait_s)
-            watch.add("hsm_sign", answer.hsm_sign_s)
+            else:
+                work.raw = answer
 
     def _verify(self, works: Sequence[Work]) -> None:
         for work in works:
@@ -213,20 +248,20 @@ class SigningService:
                 self._metrics.verification_failures.labels(work.request.key_alias).inc()
                 work.error = SignatureInvalidError("the HSM returned a signature that does not verify")
 
-    def _append_audit(self, works: Sequence[Work], origin: Origin, watch: Stopwatch) -> None:
+    def _append_audit(self, works: Sequence[Work], timer: "_Timer") -> None:
         now = timestamp(self._wall_clock())
         recorded = 0
-        with watch.stage("audit"):
+        with timer.stage("audit"):
             try:
                 for part in _slices(works):
-                    audit_ids = self._audit.append([work.audit_entry(origin, now) for work in part])
+                    audit_ids = self._audit.append([work.audit_entry(now) for work in part])
                     for work, audit_id in zip(part, audit_ids, strict=True):
                         work.attach_signature(now, audit_id)
                     recorded += len(part)
             except UnavailableError as error:
                 _fail(works[recorded:], error)
 
-    def _complete(self, works: Sequence[Work], watch: Stopwatch) -> None:
+    def _complete(self, works: Sequence[Work], timer: "_Timer") -> None:
         results = [
             (work, work.claimed, work.signature)
             for work in works
@@ -234,7 +269,7 @@ class SigningService:
         ]
         if not results:
             return
-        with watch.stage("ledger"):
+        with timer.stage("ledger"):
             try:
                 for part in _slices(results):
                     answers = self._ledger.complete([(claimed, signature) for _, claimed, signature in part])
@@ -244,10 +279,28 @@ class SigningService:
             except LedgerUnavailableError as error:
                 _fail([work for work, _, _ in results if not work.completed], error)
 
-    def _count(self, works: Sequence[Work], origin: Origin) -> None:
-        ends = Counter((work.key.alias if work.key is not None else "unknown", work.outcome_name) for work in works)
-        for (alias, outcome), number in ends.items():
-            self._metrics.signatures.labels(alias, origin.entrance, outcome).inc(number)
+    def _count(self, works: Sequence[Work]) -> None:
+        ends = Counter(
+            (work.key.alias if work.key is not None else "unknown", work.origin.entrance, work.outcome_name)
+            for work in works
+        )
+        for names, number in ends.items():
+            self._metrics.signatures.labels(*names).inc(number)
+
+
+class _Timer:
+    """The stopwatches of all that is done at the same time; one of several requests is not told twice."""
+
+    def __init__(self, watches: Sequence[Stopwatch]) -> None:
+        self._watches = {id(watch): watch for watch in watches}.values()
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[None]:
+        """Time a block as `stage` for all of them, also when it raises."""
+        with ExitStack() as stack:
+            for watch in self._watches:
+                stack.enter_context(watch.stage(stage))
+            yield
 
 
 def _slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from signer.errors import SignerError, UnavailableError
+from signer.metrics import Stopwatch
 from signer.ports import AuditEntry, Claim, Claimed, KeyRing, Origin, RawSignature, Signature, SigningKey
 from signer.transactions import SigningRequest
 
@@ -38,7 +39,7 @@ class Work:
     """One transaction between its request and its outcome; the first error ends it."""
 
     request: SigningRequest
-    caller: str
+    origin: Origin
     key: SigningKey | None = None
     chosen_at: str | None = None
     """When `key` was chosen among the versions of its alias."""
@@ -73,7 +74,7 @@ class Work:
         request = self.request
         label = self.key.label if self.key is not None else None
         name = request.algorithm.name
-        return Claim(request.key_alias, request.transaction_id, request.digest, name, label, self.caller)
+        return Claim(request.key_alias, request.transaction_id, request.digest, name, label, self.origin.caller)
 
     def accept(self, answer: Claimed | Signature | SignerError) -> None:
         """Take the ledger's answer to the claim."""
@@ -130,8 +131,16 @@ class Work:
             return Signed(self.signature, self.replayed)
         return Refused(self.error or UnavailableError("the transaction was not signed"), self.audit_id)
 
-    def audit_entry(self, origin: Origin, now: str) -> AuditEntry:
+    def tell_times(self, watch: Stopwatch) -> None:
+        """Tell how long it waited for a session and was in the HSM, if it got there."""
+        if self.raw is not None:
+            watch.add("pool_wait", self.raw.pool_wait_s)
+            watch.add("hsm_sign", self.raw.hsm_sign_s)
+            watch.add("verify", self.raw.verify_s)
+
+    def audit_entry(self, now: str) -> AuditEntry:
         """Describe what happened, for the auditor who asks what signed this."""
+        origin = self.origin
         return AuditEntry(
             time=now,
             operation="sign",

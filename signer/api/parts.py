@@ -10,6 +10,7 @@ from signer.readiness import Readiness
 from signer.rehearsal import Rehearsal
 from signer.settings import HttpSettings
 from signer.signing import SigningService
+from signer.together import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Parts:
     """The parts of the service that HTTP reaches."""
 
     service: SigningService
+    together: Together
     inquiries: Inquiries
     rehearsal: Rehearsal
     readiness: Readiness

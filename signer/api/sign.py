@@ -13,6 +13,7 @@ from signer.api.idempotency import HEADER, REPLAYED_HEADER, stand_in_id
 from signer.api.intake import ENTRANCE, Exchange, Intake
 from signer.api.parts import Parts
 from signer.api.requests import parse_sign
+from signer.signing import Call
 from signer.transactions import SigningRequest
 from signer.work import Refused
 
@@ -21,7 +22,7 @@ class SignEndpoint:
     """Has one transaction signed."""
 
     def __init__(self, parts: Parts, intake: Intake) -> None:
-        self._service = parts.service
+        self._together = parts.together
         self._rehearsal = parts.rehearsal
         self._aliases = frozenset(parts.inquiries.aliases())
         self._metrics = parts.metrics
@@ -36,7 +37,7 @@ class SignEndpoint:
         exchange.about |= self._about(wanted)
         if dry_run:
             return self._rehearse(wanted, exchange)
-        (outcome,) = self._service.sign_many([wanted], exchange.origin, exchange.deadline, exchange.watch)
+        outcome = self._together.sign(Call(wanted, exchange.origin, exchange.deadline, exchange.watch))
         if isinstance(outcome, Refused):
             exchange.audit_id = outcome.audit_id
             raise outcome.error

@@ -31,6 +31,7 @@ from signer.ports import RawSignature, SignTask
 from signer.readiness import Readiness
 from signer.settings import HttpSettings
 from signer.signatures import algorithm_named, verifies
+from signer.together import Together
 from tests.simulators import SimulatedAuditLog, SimulatedKeyRing, SimulatedLedger, private_key, simulate
 
 ALIAS = "settlement"
@@ -189,6 +190,7 @@ def running(
         app = create_app(
             Parts(
                 simulation.service,
+                Together(simulation.service, groups=2),
                 simulation.inquiries,
                 simulation.rehearsal,
                 readiness,
