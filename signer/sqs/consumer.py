@@ -49,7 +49,7 @@ class Consumer:
         self._max_transactions = settings.max_transactions
         self.caller = caller_name(settings.inbound_url)
         """The name the policy knows the queue by."""
-        self._inbound = InboundQueue(clients.queues, settings)
+        self._inbound = InboundQueue(clients.queues, settings, clients.leases)
         self._leases = Leases(self._inbound, settings.visibility_timeout_s, logger)
         self._redrive = RedriveLimit(clients.queues, settings, logger)
         self._patience = Patience(lambda: self._redrive.last_try, settings.retry_after_s)

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class InboundQueue:
     """The queue that batches come from; every call raises `QueueUnavailableError` and nothing else of AWS's."""
 
-    def __init__(self, client: "SQSClient", settings: SqsSettings) -> None:
+    def __init__(self, client: "SQSClient", settings: SqsSettings, lease_client: "SQSClient | None" = None) -> None:
         self._client = client
+        self._lease_client = lease_client or client
         self._url = settings.inbound_url
         self._visibility_timeout_s = settings.visibility_timeout_s
         # Nobody can tell when within a long poll a message was hidden, so its lease counts from the call. A poll
@@ -62,7 +63,7 @@ class InboundQueue:
         ]
         answer = insist(
             "ChangeMessageVisibilityBatch",
-            lambda: self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries),
+            lambda: self._lease_client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries),
         )
         # The Query protocol's codes had a prefix (`AWS.SimpleQueueService.`), and some endpoints still send it.
         return {handles[int(entry["Id"])]: entry["Code"].rpartition(".")[2] for entry in answer.get("Failed", [])}

@@ -44,15 +44,16 @@ Fault = Callable[[Call], AWSResponse | None]
 
 
 class AwsFaults:
-    """Sits between one client and the network; nothing fails until a fault is put in."""
+    """Sits between clients of one service and the network; nothing fails until a fault is put in."""
 
-    def __init__(self, client: BaseClient) -> None:
+    def __init__(self, *clients: BaseClient) -> None:
         self.calls: list[Call] = []
         """Every attempt, in order."""
         self._faults: list[tuple[str, str, Fault]] = []
         # What a hook returns is the answer; the stubs know of none that returns anything.
         hook: Callable[..., Any] = self._before_send
-        client.meta.events.register(f"before-send.{client.meta.service_model.service_name}", hook)
+        for client in clients:
+            client.meta.events.register(f"before-send.{client.meta.service_model.service_name}", hook)
 
     def of(self, operation: str) -> list[Call]:
         """Give the calls of one operation."""

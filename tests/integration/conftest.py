@@ -103,7 +103,7 @@ def make_entrance(emulator: Emulator, queues: Queues) -> Iterator[StartEntrance]
             consumer = Consumer(clients, settings, simulation.service, simulation.metrics, _logger(log), 30.0)
             stack.callback(consumer.drain, _DRAIN_S)
             objects = None if clients.objects is None else AwsFaults(clients.objects)
-            faults = AwsFaults(clients.queues)
+            faults = AwsFaults(clients.queues, clients.leases)
             return Entrance(consumer, clients.queues, simulation, queues, faults, objects, log.entries)
 
         yield make

@@ -1,10 +1,14 @@
 """A message is worked on only while it is ours: the heartbeat keeps it so, and a lost lease stops everything."""
 
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from signer.demo.stack import Emulator
+from tests.chaos.faults import hung
+from tests.chaos.proxy import Loop, Proxy
 from tests.integration.aws_faults import Call
 from tests.integration.conftest import Entrance, StartEntrance
 from tests.integration.queues import batch, until
@@ -17,18 +21,23 @@ def beats(entrance: Entrance) -> list[Call]:
     return entrance.faults.of("ChangeMessageVisibilityBatch")
 
 
-def test_the_heartbeat_keeps_a_slow_batch_hidden(start_entrance: StartEntrance) -> None:
-    """A batch that takes longer than its visibility timeout is shown to nobody else, and goes out once."""
-    entrance = start_entrance(**SHORTEST, max_batches_in_flight=1)
-    with entrance.simulation.key_ring.held() as held:
-        entrance.queues.inbound.put(batch())
-        held.wait_for(1)
-        # The fourth beat comes after four thirds of the timeout.
-        while len(beats(entrance)) < 4:
-            assert entrance.queues.inbound.look() == []
-            time.sleep(0.05)
-    entrance.wait_for("forwarded")
-    entrance.drain()
+def test_the_heartbeat_keeps_a_slow_batch_hidden(start_entrance: StartEntrance, emulator: Emulator) -> None:
+    """A batch that takes longer than its visibility timeout is shown to nobody else, and goes out once.
+
+    The first beat hangs: it is given up and made again while the lease runs.
+    """
+    with closing(Loop()) as loop, closing(Proxy(loop, emulator.url)) as proxy:
+        proxy.next("ChangeMessageVisibilityBatch", hung)
+        entrance = start_entrance(**SHORTEST, max_batches_in_flight=1, endpoint_url=proxy.url)
+        with entrance.simulation.key_ring.held() as held:
+            entrance.queues.inbound.put(batch())
+            held.wait_for(1)
+            # The fourth beat comes after four thirds of the timeout; one was made twice.
+            while len(beats(entrance)) < 5:
+                assert entrance.queues.inbound.look() == []
+                time.sleep(0.05)
+        entrance.wait_for("forwarded")
+        entrance.drain()
     assert (entrance.queues.outbound.depth, entrance.queues.inbound.depth) == (1, 0)
 
 
