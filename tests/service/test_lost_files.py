@@ -103,36 +103,6 @@ def test_a_missing_ledger_is_replaced_only_on_purpose(stack: Stack) -> None:
         assert ["ledger.accept_new" in start["detail"] for start in starts(stack)] == [False, True, False]
 
 
-def test_an_older_copy_of_the_ledger_is_taken_only_on_purpose(stack: Stack) -> None:
-    """It does not know what was signed since: a start beside it is refused, names the signature, and binds nothing."""
-    kept = stack.directory / "kept"
-    kept.mkdir()
-    with running(stack):
-        assert sign(stack, "BEFORE").status_code == 200
-        # Nobody writes at this moment: what is copied is whole.
-        for file in ledger_files(stack):
-            shutil.copy(file, kept)
-        audit_id = sign(stack, "AFTER").json()["signature"]["audit_id"]
-    put_back(stack, kept)
-    said = refused_start(stack)
-    assert audit_id in said
-    assert "ledger.accept_new" in said
-    stack.environment["SIGNER_LEDGER__ACCEPT_NEW"] = "true"
-    with running(stack):
-        assert sign(stack, "BEFORE").headers["Idempotency-Replayed"] == "true"
-    del stack.environment["SIGNER_LEDGER__ACCEPT_NEW"]
-    with running(stack):
-        assert sign(stack, "AFTER", "2.00").status_code == 200
-
-
-def put_back(stack: Stack, kept: Path) -> None:
-    """Replace the ledger by a copy of it."""
-    for file in ledger_files(stack):
-        file.unlink()
-    for file in kept.iterdir():
-        shutil.copy(file, stack.directory)
-
-
 def test_a_ledger_that_is_taken_away_stops_the_signing(stack: Stack) -> None:
     """No transaction is claimed in a file that nobody finds again, and the next start does not make another."""
     with running(stack):
