@@ -175,7 +175,7 @@ _HANG: Final = (
     Exercise(
         "closing a session hangs",
         Kind.HANG,
-        _together(_hang("C_CloseSession"), _fail("C_Sign", "CKR_SESSION_CLOSED", times=_SEVERAL)),
+        _together(_hang("C_CloseSession", times=2), _fail("C_Sign", "CKR_SESSION_CLOSED", times=_SEVERAL)),
         _AWHILE,
         2.5,
     ),
