@@ -40,7 +40,7 @@ def main() -> int:
         with stop.at_signals(), ExitStack() as closing:
             with out_of_ctrl_c():
                 site = closing.enter_context(open_site(options))
-                verifier = Verifier(site.public_key_pem)
+            verifier = Verifier(site.public_key_pem)
             closing.callback(verifier.close)
             tallies, verdict = _test(site, options, verifier, stop)
     except (NoSiteError, SignerError) as error:

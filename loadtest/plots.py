@@ -9,7 +9,7 @@ from typing import Final
 _WIDTH: Final = 1000
 _HEIGHT: Final = 300
 _LEFT: Final = 70
-_RIGHT: Final = 20
+_RIGHT: Final = 28
 _TOP: Final = 40
 _BOTTOM: Final = 44
 _GRID: Final = "#dfe3e8"
@@ -98,9 +98,9 @@ def draw_lines(axes: Axes, lines: Sequence[Line]) -> str:
         parts.append(f'<polyline fill="none" stroke="{line.colour}" stroke-width="1.8" points="{path}"/>')
         parts += _legend(number, line.name, line.colour)
     if axes.mark is not None:
-        x = scale.x(axes.mark[0])
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="#c0392b" '
-                     f'stroke-dasharray="5 4"/>{_text(x - 5, _TOP + 14, axes.mark[1], "end", "#c0392b")}')  # fmt: skip
+        x, red = scale.x(axes.mark[0]), "#c0392b"
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="{red}" '
+                     f'stroke-dasharray="5 4"/>{_text(x + 5, _TOP + 14, axes.mark[1], "start", red)}')  # fmt: skip
     return "".join([*parts, "</svg>"])
 
 

@@ -49,7 +49,7 @@ class Stop:
 
 @contextmanager
 def out_of_ctrl_c() -> Iterator[None]:
-    """Start processes in this block that Ctrl-C does not end: a terminal sends it to all of the group.
+    """Start programs in this block that Ctrl-C does not end: a terminal sends it to all of the group.
 
     A blocked signal stays blocked in what is started (POSIX, exec), whatever that does with it.
     """

@@ -1,6 +1,7 @@
 """Verifies what a load gets, in a process of its own: the CPU it takes must not make the generator late."""
 
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -102,6 +103,8 @@ class Verifier:
 
 
 def _verify(near: Connection, public_key_pem: bytes) -> None:
+    # A terminal sends Ctrl-C to all of the group, and there is the more to verify then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     proof = Proof(public_key_pem, verify_each=True)
     problems: list[str] = []
     verified = 0

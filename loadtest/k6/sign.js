@@ -1,27 +1,27 @@
-// The acceptance test for those who prefer k6: a constant arrival rate at the HTTP entrance.
+// The acceptance test for those who prefer k6 (1.0 or later): a constant arrival rate at the HTTP entrance.
 //
-//   k6 run -e URL=http://127.0.0.1:8080 -e RATE=200 -e DURATION=300s loadtest/k6/sign.js
+//   k6 run -e URL=https://signer.example -e RATE=200 -e DURATION=300s -e PUBLIC_KEY=$PWD/settlement.pem loadtest/k6/sign.js
 //
-// Beside it: -e TOKEN=... for a bearer token, -e CERT=cert.pem -e KEY=key.pem for mutual TLS, -e ALIAS=settlement,
-// -e JWKS=https://.../.well-known/jwks.json if the key set is not at URL. Every signature is verified with the key its
-// fingerprint names, over the content that was sent. The ledger and the audit log are out of reach from here:
+// Beside it: -e TOKEN_FILE=... for a bearer token, -e CERT=cert.pem -e KEY=key.pem for mutual TLS, -e ALIAS=settlement.
+// Without PUBLIC_KEY the service is asked for its key, which proves that it signed with that one. Every signature is
+// verified over the content that was sent. The ledger and the audit log are out of reach from here:
 // `python -m loadtest` compares with them, k6 cannot.
 import http from 'k6/http';
 import encoding from 'k6/encoding';
 import exec from 'k6/execution';
-import { check } from 'k6';
-import { Counter } from 'k6/metrics';
+import { Rate } from 'k6/metrics';
 
 const URL = __ENV.URL || 'http://127.0.0.1:8080';
 const ALIAS = __ENV.ALIAS || 'settlement';
 const RATE = Number(__ENV.RATE || 200);
-const HEADERS = Object.assign(
-  { 'Content-Type': 'application/json' },
-  __ENV.TOKEN ? { Authorization: `Bearer ${__ENV.TOKEN}` } : {},
-);
+const PUBLIC_KEY = __ENV.PUBLIC_KEY ? open(__ENV.PUBLIC_KEY) : null;
+const HEADERS = { 'Content-Type': 'application/json' };
+if (__ENV.TOKEN_FILE) {
+  HEADERS.Authorization = `Bearer ${open(__ENV.TOKEN_FILE).trim()}`;
+}
+const ALGORITHM = { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
 
-const verified = new Counter('signatures_verified');
-const wrong = new Counter('signatures_wrong');
+const good = new Rate('signatures_good');
 
 export const options = {
   scenarios: {
@@ -38,47 +38,43 @@ export const options = {
   thresholds: {
     http_req_duration: ['p(99)<100'],
     http_req_failed: ['rate==0'],
-    signatures_wrong: ['count==0'],
+    signatures_good: ['rate==1'],
     // k6's word for a generator that fell behind.
     dropped_iterations: ['count==0'],
-    checks: ['rate==1'],
   },
 };
 
 export function setup() {
-  const answer = http.get(__ENV.JWKS || `${URL}/.well-known/jwks.json`);
-  if (answer.status !== 200) {
-    exec.test.abort(`no key set: HTTP ${answer.status}`);
+  const pem = PUBLIC_KEY || http.get(`${URL}/v1/keys/${ALIAS}/public-key`, { headers: HEADERS }).body;
+  const found = /-----BEGIN PUBLIC KEY-----([^-]+)-----END PUBLIC KEY-----/.exec(pem);
+  if (found === null) {
+    exec.test.abort('no public key to verify with');
   }
-  return { run: `K6-${Date.now()}`, keys: answer.json('keys') };
+  return { run: `K6-${Date.now()}`, spki: found[1].replace(/\s/g, '') };
 }
 
 function bytes(text) {
   return new Uint8Array(encoding.b64decode(text));
 }
 
-async function verifies(signature, content, keys) {
-  const jwk = keys.find((key) => key.kid === signature.key_fingerprint);
-  if (jwk === undefined || signature.algorithm !== 'RSASSA_PKCS1_V1_5_SHA_256') {
-    return false;
-  }
-  const algorithm = { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
-  const key = await crypto.subtle.importKey('jwk', { kty: jwk.kty, n: jwk.n, e: jwk.e }, algorithm, false, ['verify']);
-  return crypto.subtle.verify(algorithm, key, bytes(signature.value), content);
+async function verifies(answer, id, content, spki) {
+  const { transaction_id: named, signature } = answer.json();
+  // Not as a JWK: k6 1.8 imports a public RSA key so that it cannot verify.
+  const key = await crypto.subtle.importKey('spki', bytes(spki), ALGORITHM, false, ['verify']);
+  return named === id && (await crypto.subtle.verify(ALGORITHM, key, bytes(signature.value), content));
 }
 
-export default async function sign({ run, keys }) {
+export default async function sign({ run, spki }) {
   const id = `${run}-${exec.scenario.iterationInTest}`;
   // A payload is signed as it is, so that no canonical form has to be made here.
-  const content = `invoice ${id}: 1250.00 EUR to DE89370400440532013000`;
-  const payload = encoding.b64encode(content);
+  const payload = encoding.b64encode(`invoice ${id}: 1250.00 EUR to DE89370400440532013000`);
   const body = JSON.stringify({ key: ALIAS, transaction_id: id, payload });
   const answer = http.post(`${URL}/v1/sign`, body, { headers: HEADERS });
-  if (!check(answer, { 'answered 200': ({ status }) => status === 200 })) {
-    return;
+  try {
+    good.add(answer.status === 200 && (await verifies(answer, id, bytes(payload), spki)));
+  } catch (error) {
+    // An exception ends an iteration, and nothing else: k6 would pass without it.
+    good.add(false);
+    console.error(`${id}: ${error}`);
   }
-  const { transaction_id: named, signature } = answer.json();
-  const right = named === id && (await verifies(signature, bytes(payload), keys));
-  check(right, { 'signature verifies': (is) => is });
-  (right ? verified : wrong).add(1);
 }

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -124,3 +125,29 @@ def test_nothing_counts_twice(tmp_path: Path, sent: list[Sent]) -> None:
     """A copy of an answer is not another signature."""
     with pytest.raises(NotProvenError, match="twice"):
         prove(tmp_path, sent, record(tmp_path, sent, sent), [*sent, sent[0]])
+
+
+def test_one_that_was_audited_twice_does_not_count(tmp_path: Path, sent: list[Sent]) -> None:
+    """Two records of one transaction are two signatures, though a mapping by its id would have one."""
+    released = record(tmp_path, sent, sent)
+    again = tmp_path / "again"
+    record(again, sent[:1], [])
+    proof = Proof(public_key_pem(KEY.public_key()))
+    for name, page in sent:
+        proof.send(name, page.digest)
+        proof.receive(name, released[name].to_message())
+    with pytest.raises(NotProvenError, match="1 transactions stand in the audit log more than once"):
+        proof.check([again / "audit", tmp_path / "audit"], [])
+
+
+def test_another_signature_in_the_ledger_does_not_count(tmp_path: Path, sent: list[Sent]) -> None:
+    """Under the right audit id, too: what a replay would give is what came out."""
+    released = record(tmp_path, sent, sent)
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as ledger, ledger:
+        ledger.execute("UPDATE claims SET signature = replace(signature, ?, ?)", (released["T-0"].value, "AAAA"))
+    proof = Proof(public_key_pem(KEY.public_key()))
+    for name, page in sent:
+        proof.send(name, page.digest)
+        proof.receive(name, released[name].to_message())
+    with pytest.raises(NotProvenError, match="ledger has 3 signatures, of 3 that came back, or others"):
+        proof.check([tmp_path / "audit"], [tmp_path / "ledger.sqlite3"])

@@ -1,20 +1,32 @@
 """When a load starts what, what it must show, and where a ramp ends: each guard of the load test without a service."""
 
 import asyncio
+import os
 import random
+import re
+import shlex
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from loadtest.knee import find_knee, saturated
 from loadtest.objectives import Objective, fell_behind, missed, parse_objectives
 from loadtest.openloop import run_phase
+from loadtest.options import read_options
+from loadtest.report import Report
 from loadtest.schedule import Phase, Shape, arrivals, plan
+from loadtest.stopping import Stop
 from loadtest.tally import Tally
+from loadtest.verifier import Verdict, Verifier
+from signer.signatures import public_key_pem
 
 
 def figures(**changed: Any) -> dict[str, Any]:
@@ -144,3 +156,75 @@ def test_a_ramp_that_was_followed_to_its_end_has_no_knee() -> None:
     assert knee is not None
     assert not knee["found"]
     assert find_knee([], 50.0) is None
+
+
+def test_a_ramp_alone_is_judged_by_nothing_but_the_proof() -> None:
+    """It is there to be saturated."""
+    assert list(missed([figures(phase="ramp-1", judged=False, errors=3, transactions=997)], [])) == []
+
+
+def test_what_was_answered_has_to_be_verified_and_made_by_the_hsm() -> None:
+    """More may have been: what was late was verified too, and what was refused may be signed."""
+    whole = Verdict(100, compared=True, problems=[])
+    assert whole.beside(100, 100).problems == []
+    assert whole.beside(90, 120).problems == []
+    (said,) = whole.beside(101, 101).problems
+    assert "101 transactions were answered, 100 of them" in said
+    (said,) = whole.beside(100, 99).problems
+    assert "99 were made by the HSM" in said
+
+
+@pytest.mark.parametrize(
+    ("missed_it", "behind", "problems", "status"),
+    [([], [], [], 0), (["p99"], [], [], 1), ([], [], ["twice"], 1), (["p99"], ["late"], ["twice"], 3)],
+)
+def test_the_exit_status_says_whether_it_passed(
+    missed_it: list[str], behind: list[str], problems: list[str], status: int
+) -> None:
+    """A generator that fell behind comes first: then nothing else counts."""
+    verdict = Verdict(1, compared=True, problems=problems)
+    report = Report("http", "", {}, {}, [], [], missed_it, behind, verdict, None)
+    assert (report.status, report.passed) == (status, status == 0)
+
+
+def test_a_verifier_that_died_proves_nothing() -> None:
+    """Whatever it had verified."""
+    with closing(Verifier(public_key_pem(rsa.generate_private_key(65537, 2048).public_key()))) as verifier:
+        assert verifier.pid is not None
+        os.kill(verifier.pid, signal.SIGKILL)
+        for _ in range(200):
+            verifier.send("T", b"")
+        verdict = verifier.result([], [])
+    assert (verdict.verified, verdict.compared) == (0, False)
+    assert "ended before its time" in verdict.problems[0]
+
+
+async def stop_soon(stop: Stop) -> Tally:
+    async def signal_soon() -> None:
+        await asyncio.sleep(0.1)
+        signal.raise_signal(signal.SIGTERM)
+
+    soon = asyncio.create_task(signal_soon())
+    tally = await run_phase(Sleeper(0.0), Phase("steady", 600.0, 0.01, judged=True), lambda _: None, None, stop)
+    await soon
+    return tally
+
+
+def test_a_signal_ends_a_phase_though_nothing_is_due_for_long() -> None:
+    """The next arrival would be in 100 s; what is left says how long it ran."""
+    stop = Stop()
+    with stop.at_signals():
+        tally = asyncio.run(stop_soon(stop))
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert stop.signal == signal.SIGTERM
+    assert tally.figures()["seconds"] < 100
+
+
+def test_the_options_of_documented_commands_are_there() -> None:
+    """Each line of docs/loadtest.md that runs the load test."""
+    page = (Path(__file__).parents[2] / "docs" / "loadtest.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^uv run python -m loadtest (.+)$", page, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        assert read_options(shlex.split(command)).target in {"http", "sqs"}
