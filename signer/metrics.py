@@ -2,8 +2,8 @@
 
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -224,3 +224,18 @@ class Stopwatch:
         """Record `total` and give the seconds of every stage, rounded to microseconds, ready for a log line."""
         self.add("total", time.perf_counter() - self._started_s)
         return {f"{stage}_s": round(seconds, 6) for stage, seconds in self.seconds.items()}
+
+
+class Stopwatches:
+    """The stopwatches of all that is done at the same time; what is there several times counts once."""
+
+    def __init__(self, watches: Sequence[Stopwatch]) -> None:
+        self._watches = {id(watch): watch for watch in watches}.values()
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[None]:
+        """Time a block as `stage` for all of them, also when it raises."""
+        with ExitStack() as stack:
+            for watch in self._watches:
+                stack.enter_context(watch.stage(stage))
+            yield

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
@@ -20,7 +19,7 @@ from signer.errors import (
     TooManyTransactionsError,
     UnavailableError,
 )
-from signer.metrics import Metrics, Stopwatch
+from signer.metrics import Metrics, Stopwatch, Stopwatches
 from signer.policy import Policy
 from signer.ports import (
     AuditEntry,
@@ -108,7 +107,7 @@ class SigningService:
         all_or_nothing: bool,
     ) -> list[Outcome]:
         works = [work for group in groups for work in group]
-        timer = _Timer(watches)
+        timer = Stopwatches(watches)
         try:
             # Neither a change of policy nor the instant of a rotation splits what came in together.
             versions = VersionsInForce(self._key_ring, self._wall_clock())
@@ -199,7 +198,7 @@ class SigningService:
         works: Sequence[Work],
         versions: VersionsInForce,
         deadline: Deadline,
-        timer: "_Timer",
+        timer: Stopwatches,
         *,
         all_or_nothing: bool,
     ) -> None:
@@ -248,7 +247,7 @@ class SigningService:
                 self._metrics.verification_failures.labels(work.request.key_alias).inc()
                 work.error = SignatureInvalidError("the HSM returned a signature that does not verify")
 
-    def _append_audit(self, works: Sequence[Work], timer: "_Timer") -> None:
+    def _append_audit(self, works: Sequence[Work], timer: Stopwatches) -> None:
         now = timestamp(self._wall_clock())
         recorded = 0
         with timer.stage("audit"):
@@ -261,7 +260,7 @@ class SigningService:
             except UnavailableError as error:
                 _fail(works[recorded:], error)
 
-    def _complete(self, works: Sequence[Work], timer: "_Timer") -> None:
+    def _complete(self, works: Sequence[Work], timer: Stopwatches) -> None:
         results = [
             (work, work.claimed, work.signature)
             for work in works
@@ -286,21 +285,6 @@ class SigningService:
         )
         for names, number in ends.items():
             self._metrics.signatures.labels(*names).inc(number)
-
-
-class _Timer:
-    """The stopwatches of all that is done at the same time; one of several requests is not told twice."""
-
-    def __init__(self, watches: Sequence[Stopwatch]) -> None:
-        self._watches = {id(watch): watch for watch in watches}.values()
-
-    @contextmanager
-    def stage(self, stage: str) -> Iterator[None]:
-        """Time a block as `stage` for all of them, also when it raises."""
-        with ExitStack() as stack:
-            for watch in self._watches:
-                stack.enter_context(watch.stage(stage))
-            yield
 
 
 def _slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -181,23 +181,14 @@ _HANG: Final = (
     ),
     Exercise("login hangs", Kind.HANG, _together(_hang("C_Login", times=1), _drop_login), _AWHILE, 2.5),
     Exercise("a hung call bars the rebuild", Kind.HANG, _hang_and_finalise, _AWHILE, 2.5),
-    Exercise(
-        "login hangs for good",
-        Kind.HANG,
-        _together(_hang("C_Login"), _drop_login),
-        Lasts.UNTIL_DEATH,
-        0,
-        kills=True,
+    *(
+        Exercise(name, Kind.HANG, begin, Lasts.UNTIL_DEATH, 0, kills=True)
+        for name, begin in (
+            ("login hangs for good", _together(_hang("C_Login"), _drop_login)),
+            ("initialising hangs for good", _together(_hang("C_Initialize"), _finalised)),
+            ("every call hangs", _hang("C_Sign")),
+        )
     ),
-    Exercise(
-        "initialising hangs for good",
-        Kind.HANG,
-        _together(_hang("C_Initialize"), _finalised),
-        Lasts.UNTIL_DEATH,
-        0,
-        kills=True,
-    ),
-    Exercise("every call hangs", Kind.HANG, _hang("C_Sign"), Lasts.UNTIL_DEATH, 0, kills=True),
 )
 _CRASH: Final = (
     Exercise("killed in C_Sign", Kind.CRASH, _crash(signal.SIGKILL), Lasts.UNTIL_DEATH, 0, kills=True),

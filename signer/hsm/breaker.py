@@ -99,7 +99,7 @@ class Breaker:
             self._hold(latched)
 
     def _hold(self, latched: Latched) -> None:
-        self._latched = True
+        self._latched, self._trouble = True, Trouble.WRONG_SIGNATURES
         self._reason = f"{Trouble.WRONG_SIGNATURES}: {latched.reason}; a person must look and clear it"
         self._journal.metrics.breaker_latched.set(1)
         self._tell("latched", f"{self._reason}; since {latched.since}")

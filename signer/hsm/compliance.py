@@ -1,9 +1,7 @@
 """Is this exactly the key it should be? Found and expected, told in one message."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 
 import pkcs11
@@ -97,12 +95,12 @@ def examine_key(key: pkcs11.PrivateKey, spec: KeySpec) -> list[Finding]:
     Size and public key come from MODULUS and PUBLIC_EXPONENT of the private object: CloudHSM does not tell
     MODULUS_BITS of a private key, and a public object beside it could be anybody's.
     """
-    key_type = _read(lambda: key[Attribute.KEY_TYPE])
+    key_type = _read(key, Attribute.KEY_TYPE)
     if key_type != KeyType.RSA:
         return [Finding("key type", str(getattr(key_type, "name", key_type)), "RSA", ok=False)]
     findings = [Finding("key type", "RSA", "RSA", ok=True), *_examine_public_half(key, spec)]
     for attribute, expected, waiver in _REQUIRED:
-        found = _read(partial(key.__getitem__, attribute))
+        found = _read(key, attribute)
         shown = _UNREADABLE if found is None else str(found)
         findings.append(Finding(attribute.name, shown, str(expected), found is expected, waiver in spec.waived))
     return findings
@@ -113,7 +111,7 @@ def read_public_key(key: pkcs11.PrivateKey, spec: KeySpec) -> rsa.RSAPublicKey:
 
     Raises `KeyRefusedError`, `HsmFault`.
     """
-    modulus, exponent = _read(lambda: key[Attribute.MODULUS]), _read(lambda: key[Attribute.PUBLIC_EXPONENT])
+    modulus, exponent = _read(key, Attribute.MODULUS), _read(key, Attribute.PUBLIC_EXPONENT)
     try:
         return rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
     except (TypeError, ValueError):
@@ -133,10 +131,10 @@ def _examine_public_half(key: pkcs11.PrivateKey, spec: KeySpec) -> list[Finding]
     ]
 
 
-def _read(read: Callable[[], Any]) -> Any:
+def _read(key: pkcs11.PrivateKey, attribute: Attribute) -> Any:
     """Give the value; None for one that the token does not tell. Raises `HsmFault`."""
     try:
-        return read()
+        return key[attribute]
     except (pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive):
         return None
     except pkcs11.PKCS11Error as error:

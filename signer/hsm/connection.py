@@ -12,7 +12,7 @@ from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, SignerError
 from signer.hsm.bounded import ends_in_time
 from signer.hsm.errors import CONNECTION_LOST, Fate, HsmFault
-from signer.hsm.hung_calls import HungCalls
+from signer.hsm.hung_calls import HungCalls, nobody_waits
 from signer.hsm.journal import Journal
 from signer.hsm.module import Module
 
@@ -21,10 +21,6 @@ _CLOSING_TIMEOUT_S: Final = 1.0
 _DEVICE_FAULTS_TO_REBUILD: Final = 2
 _ATTEMPTS_AT_START: Final = 5
 _REBUILD_PAUSES_S: Final = (0.0, 0.25, 0.5, 1.0)
-
-
-def _nothing() -> None:
-    """Nobody waits for the answer of one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ class Connection:
         self._next_rebuild_at_s = 0.0
         self._module: Module | None = None
         try:
-            self._open(_ATTEMPTS_AT_START, _nothing)
+            self._open(_ATTEMPTS_AT_START, nobody_waits)
         except HsmFault as fault:
             raise fault.error from None
 
@@ -97,7 +93,7 @@ class Connection:
         if module is not None:
             module.check_process()
 
-    def mend(self, fate: Fate, generation: int, deadline: Deadline, on_hang: Callable[[], None] = _nothing) -> None:
+    def mend(self, fate: Fate, generation: int, deadline: Deadline, on_hang: Callable[[], None] = nobody_waits) -> None:
         """Do what `fate`, found in `generation`, asks for, unless somebody did already.
 
         Raises `SignerError` if the HSM cannot be used now, and `HsmFault` if it is throttled. After a refused login it

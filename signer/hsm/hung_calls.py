@@ -14,6 +14,10 @@ _LIMITS_TO_GIVE_UP: Final = 3
 """A call that has taken so many times the limit, and bars all mending, is waited for no longer."""
 
 
+def nobody_waits() -> None:
+    """Stand in for what is to be done when a call hangs that no request depends on."""
+
+
 @dataclass(slots=True, eq=False)
 class Watch:
     """One call into the module, while it lasts."""

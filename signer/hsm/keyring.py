@@ -14,13 +14,14 @@ from signer.hsm.compliance import KeySpec
 from signer.hsm.connection import Connection
 from signer.hsm.crew import Crew, Job
 from signer.hsm.errors import Fate, HsmFault
+from signer.hsm.hung_calls import nobody_waits
 from signer.hsm.journal import Journal
 from signer.hsm.key_finder import KeyFinder
 from signer.hsm.key_versions import KeyVersions, Version
 from signer.hsm.latch import Latch
 from signer.hsm.rotation import RotationWatch
 from signer.hsm.session_pool import SessionPool
-from signer.hsm.signature_maker import Request, SignatureMaker
+from signer.hsm.signature_maker import LOOKS_FOR_A_KEY, Request, SignatureMaker
 from signer.ports import AuditEntry, KeyVersion, RawSignature, SigningKey, SignTask, let_all_pass
 
 _OPENING_TIMEOUT_S: Final = 60.0
@@ -156,22 +157,24 @@ class HsmKeyRing:
     def _check_keys(self) -> None:
         request = Deadline.after(_OPENING_TIMEOUT_S)
         try:
-            absent = self._examine(request)
-            generation = self._connection.generation
-            if absent:
-                # Private keys are invisible when the login is gone.
-                self._connection.mend(Fate.LOG_IN, generation, request)
-                absent = self._examine(request)
-            if self._connection.generation == generation:
-                for version in absent:
-                    self._versions.lose_absent(version)
+            for version in self._absent(request):
+                self._versions.lose_absent(version)
         except (HsmFault, SignerError):
             # The HSM cannot be asked now; whether it signs is found out, and told, by those who ask it to.
             return
 
-    def _examine(self, request: Deadline) -> list[Version]:
-        with self._connection.lend(request) as lent, self._pool.borrow(lent, request, _nothing) as session:
-            return self._versions.examine(session.raw)
+    def _absent(self, request: Deadline) -> list[Version]:
+        """Give the versions in force that are twice not found while the login stands: it hides them when it is gone."""
+        absent: list[Version] = []
+        for _ in range(LOOKS_FOR_A_KEY):
+            generation = self._connection.generation
+            with self._connection.lend(request) as lent, self._pool.borrow(lent, request, nobody_waits) as session:
+                absent = self._versions.examine(session.raw)
+            if absent:
+                self._connection.mend(Fate.LOG_IN, generation, request)
+            if not absent or self._connection.generation != generation:
+                return []
+        return absent
 
     def _load(self, crypto_user: str) -> None:
         with self._connection.lend(Deadline.after(_OPENING_TIMEOUT_S)) as lent:
@@ -181,7 +184,3 @@ class HsmKeyRing:
             except HsmFault as found:
                 raise found.error from None
             lent.module.close_session(session)
-
-
-def _nothing() -> None:
-    """Nobody waits for a check of the keys."""

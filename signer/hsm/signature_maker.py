@@ -23,7 +23,8 @@ _TRIES_BEYOND_SESSIONS: Final = 4
 _THROTTLE_PAUSE_S: Final = 0.01
 _LONGEST_THROTTLE_PAUSE_S: Final = 0.5
 _DOUBLINGS: Final = 6
-_LOOKS_FOR_A_KEY: Final = 2
+LOOKS_FOR_A_KEY: Final = 2
+"""So often it must not be found, while the login stands, to count as absent."""
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ class SignatureMaker:
             elif found.rule is NOT_FOUND and self._connection.generation == generation:
                 # The login stood before and after the key was looked up.
                 absences += 1
-                if absences == _LOOKS_FOR_A_KEY:
+                if absences == LOOKS_FOR_A_KEY:
                     raise self._finder.lose(task.key)
 
     def _check(self, request: Request, throttles: int) -> None:

@@ -99,14 +99,6 @@ def flip_one_bit(real: Callable[..., int], *arguments: Any) -> int:
     return code
 
 
-def once_filled(first: Answer) -> Answer:
-    """Answer C_Sign as `first` says the first time that it is to give a signature, not only its size."""
-    pending = [first]
-    return lambda real, *arguments: (
-        pending.pop()(real, *arguments) if pending and arguments[3] else int(real(*arguments))
-    )
-
-
 def log_out(module: Path, session_handle: int) -> None:
     """Log the process out behind the service's back."""
     assert ctypes.CDLL(str(module)).C_Logout(ctypes.c_ulong(session_handle)) == CKR_OK

@@ -100,6 +100,27 @@ def test_a_single_key_that_was_deleted_is_found_out_too(
     assert opened.key_ring.problems()
 
 
+def test_a_look_while_the_login_is_gone_counts_for_nothing(
+    open_key_ring: OpenKeyRing, softhsm: Token, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost between the two looks of a check, it hides the key once more: only the next check can tell."""
+    looks: list[int] = []
+
+    def log_out_at_the_second(real: Callable[..., int], session: int, *arguments: int) -> int:
+        looks.append(session)
+        if len(looks) == 2:
+            log_out(softhsm.module, session)
+        return int(real(session, *arguments))
+
+    with tapped(softhsm.module) as tap:
+        opened = open_key_ring()
+        (version,) = opened.key_ring._versions.plan("settlement")  # noqa: SLF001
+        monkeypatch.setattr(version, "spec", spec("deleted"))
+        tap.instead["C_FindObjectsInit"] = log_out_at_the_second
+        opened.key_ring.check_keys()
+        assert (len(looks), opened.key_ring.problems()) == (2, ())
+
+
 def test_a_key_that_was_deleted_is_found_out_by_the_next_session(without_the_first: Opened, softhsm: Token) -> None:
     """It is looked for again after a login, then it is absent; the other key signs on, and the breaker stays closed."""
     with without_the_first.connection.lend(Deadline.after(30)) as lent:

@@ -15,7 +15,7 @@ from signer.hsm.latch import Latch
 from signer.ports import RawSignature, SignTask
 from signer.signatures import DEFAULT_ALGORITHM
 from tests.hsm.conftest import Opened, OpenKeyRing
-from tests.hsm.tap import Tap, flip_one_bit, once, once_filled, tapped
+from tests.hsm.tap import Tap, flip_one_bit, once, tapped
 
 
 def sign(opened: Opened, *, probing: bool = False) -> RawSignature:
@@ -82,7 +82,7 @@ def test_after_two_wrong_signatures_nothing_is_signed(open_key_ring: OpenKeyRing
 def test_one_wrong_signature_among_right_ones_latches_nothing(open_key_ring: OpenKeyRing, tap: Tap) -> None:
     """Its session goes, and signs not even the rest of the batch; the service stays."""
     opened = open_key_ring(sessions=1)
-    tap.instead = {"C_Sign": once_filled(flip_one_bit)}
+    tap.instead = {"C_Sign": once(flip_one_bit)}
     answers = sign_batch(opened, 20)
     wrong, sessions = [item for item in answers if not item.sound], {item.session_handle for item in answers}
     assert (len(wrong), len(sessions), opened.discarded()) == (1, 2, 1)
