@@ -1,13 +1,16 @@
-"""The core's questions that sign nothing: is this signature ours? what was signed? Each is on record."""
+"""The core's questions that sign nothing: is this signature ours? what was signed? which keys are there?
+
+Each is asked under the policy. What is answered to the first two is on record, and whatever is refused.
+"""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from signer.authority import Authority
-from signer.errors import NotAuthorisedError
-from signer.policy import AUDITOR
+from signer.errors import InvalidInputError, NotAuthorisedError, SignerError
+from signer.policy import AUDITOR, Denial
 from signer.ports import (
     AuditEntry,
     AuditLog,
@@ -19,7 +22,8 @@ from signer.ports import (
     VersionState,
 )
 from signer.signatures import Algorithm, verifies
-from signer.work import timestamp
+from signer.transactions import identifier_or_none
+from signer.work import Refused, timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class VerificationRequest:
     digest: bytes
     """SHA-256 of the canonical bytes (32 bytes)."""
     signature: bytes
+    content: str
+    """Which member it was given as, one of `transactions.CONTENTS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,23 @@ class Search:
     """SHA-256 of the canonical bytes (32 bytes)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an auditor's question brought to light."""
+
+    bindings: tuple[Binding, ...]
+    audit_id: str
+
+
+KeyVersions = tuple[KeyVersion, ...]
+"""What an alias stands for, eldest first."""
+
+
 class Inquiries:
-    """Answers from what is in memory and in the stores; the HSM is never asked."""
+    """Answers from what is in memory and in the stores; the HSM is never asked.
+
+    A `Refused` names its audit record; what is asked while none can be made raises `AuditUnavailableError`.
+    """
 
     def __init__(
         self,
@@ -69,74 +90,117 @@ class Inquiries:
         self._authority = authority
         self._wall_clock = wall_clock
 
-    def key_versions(self, alias: str) -> tuple[KeyVersion, ...]:
-        """Give what the alias stands for now, eldest first; raises `UnknownKeyError`."""
+    def key_versions(self, alias: str) -> KeyVersions:
+        """Give what the alias stands for now, to whoever asks; raises `UnknownKeyError`."""
         return tuple(self._key_ring.versions(alias))
 
     def aliases(self) -> tuple[str, ...]:
         """Name every configured key."""
         return self._key_ring.aliases()
 
-    def verify(self, wanted: VerificationRequest, origin: Origin) -> Verdict:
+    def list_keys(self, origin: Origin) -> Mapping[str, KeyVersions] | Refused:
+        """Give what each alias stands for that the caller may know of."""
+        policy = self._authority.current()
+        entry = self._entry("read_keys", origin)
+        try:
+            _refuse(policy.stranger_denial(origin.caller))
+        except SignerError as error:
+            return self._refused(entry, error)
+        visible = [alias for alias in self.aliases() if policy.key_denial(origin.caller, alias) is None]
+        return {alias: self.key_versions(alias) for alias in visible}
+
+    def read_key(self, alias: str, origin: Origin) -> KeyVersions | Refused:
+        """Give what one alias stands for, if the caller may know of it."""
+        entry = replace(self._entry("read_keys", origin), key_alias=identifier_or_none(alias))
+        try:
+            versions = self.key_versions(alias)
+            _refuse(self._authority.current().key_denial(origin.caller, alias))
+        except SignerError as error:
+            return self._refused(entry, error)
+        return versions
+
+    def verify(self, wanted: VerificationRequest, origin: Origin) -> Verdict | Refused:
         """Check a signature with the version that signs now and those that still verify.
 
-        Raises `UnknownKeyError`, `AuditUnavailableError`.
+        It counts as a transaction towards the caller's limit.
         """
-        tried = tuple(
-            version for version in self.key_versions(wanted.key_alias) if version.state is not VersionState.UPCOMING
-        )
+        entry = self._verification_entry(wanted, origin)
+        try:
+            versions = self.key_versions(wanted.key_alias)
+            _refuse(self._authority.current().verification_denial(origin.caller, wanted))
+            self._authority.admit(origin.caller, 1)
+        except SignerError as error:
+            return self._refused(entry, error)
+        tried = tuple(version for version in versions if version.state is not VersionState.UPCOMING)
         signed_by = next((version for version in tried if _signed(version, wanted)), None)
-        (audit_id,) = self._audit.append([self._entry_of(wanted, signed_by, origin)])
+        (audit_id,) = self._audit.append([_verified(entry, signed_by)])
         return Verdict(signed_by, tried, audit_id)
 
-    def search(self, wanted: Search, origin: Origin) -> tuple[list[Binding], str]:
-        """Give what was claimed and signed, to an auditor, and the id of the record that tells of it.
+    def search(self, wanted: Search | InvalidInputError, origin: Origin) -> Found | Refused:
+        """Give what was claimed and signed, to an auditor; `wanted` may be why the question cannot be read."""
+        entry = self._search_entry(wanted, origin)
+        try:
+            found = self._find(wanted, origin)
+        except SignerError as error:
+            return self._refused(entry, error)
+        (audit_id,) = self._audit.append([entry])
+        return Found(found, audit_id)
 
-        Raises `NotAuthorisedError` (on record, too), `DigestNotIndexedError`, `LedgerUnavailableError`,
-        `AuditUnavailableError`.
-        """
-        if not self._authority.current().has_role(origin.caller, AUDITOR):
-            error = NotAuthorisedError("this caller does not have the role `auditor`")
-            self._audit.append([self._search_entry(wanted, origin, "refused", error.code)])
-            raise error
+    def _find(self, wanted: Search | InvalidInputError, origin: Origin) -> tuple[Binding, ...]:
+        policy = self._authority.current()
+        if not policy.has_role(origin.caller, AUDITOR):
+            # Before anything else: whoever is no auditor learns nothing, not even how to ask.
+            _refuse(policy.stranger_denial(origin.caller))
+            msg = "this caller does not have the role `auditor`"
+            raise NotAuthorisedError(msg)
+        if isinstance(wanted, InvalidInputError):
+            raise wanted
         if wanted.digest is not None:
-            found = self._register.by_digest(wanted.digest)
-        else:
-            found = self._register.by_transaction(wanted.transaction_id or "")
-        (audit_id,) = self._audit.append([self._search_entry(wanted, origin, "done")])
-        return list(found), audit_id
+            return tuple(self._register.by_digest(wanted.digest))
+        return tuple(self._register.by_transaction(wanted.transaction_id or ""))
 
-    def _search_entry(self, wanted: Search, origin: Origin, outcome: str, error_code: str | None = None) -> AuditEntry:
+    def _refused(self, entry: AuditEntry, error: SignerError) -> Refused:
+        outcome = "failed" if error.retryable else "refused"
+        (audit_id,) = self._audit.append([replace(entry, outcome=outcome, error_code=error.code)])
+        return Refused(error, audit_id)
+
+    def _entry(self, operation: str, origin: Origin) -> AuditEntry:
         return AuditEntry(
             time=timestamp(self._wall_clock()),
-            operation="search",
-            outcome=outcome,
-            error_code=error_code,
-            entrance=origin.entrance,
-            caller=origin.caller,
-            channel=origin.channel,
-            message_id=origin.message_id,
-            transaction_id=wanted.transaction_id,
-            digest=None if wanted.digest is None else "sha256:" + wanted.digest.hex(),
-        )
-
-    def _entry_of(self, wanted: VerificationRequest, signed_by: KeyVersion | None, origin: Origin) -> AuditEntry:
-        return AuditEntry(
-            time=timestamp(self._wall_clock()),
-            operation="verify",
+            operation=operation,
             outcome="done",
             entrance=origin.entrance,
             caller=origin.caller,
             channel=origin.channel,
             message_id=origin.message_id,
+        )
+
+    def _search_entry(self, wanted: Search | InvalidInputError, origin: Origin) -> AuditEntry:
+        entry = self._entry("search", origin)
+        if isinstance(wanted, InvalidInputError):
+            return entry
+        digest = None if wanted.digest is None else "sha256:" + wanted.digest.hex()
+        return replace(entry, transaction_id=wanted.transaction_id, digest=digest)
+
+    def _verification_entry(self, wanted: VerificationRequest, origin: Origin) -> AuditEntry:
+        return replace(
+            self._entry("verify", origin),
             key_alias=wanted.key_alias,
-            key_label=signed_by.label if signed_by is not None else None,
-            key_fingerprint=signed_by.fingerprint if signed_by is not None else None,
             algorithm=wanted.algorithm.name,
             digest="sha256:" + wanted.digest.hex(),
             signature_sha256="sha256:" + hashlib.sha256(wanted.signature).hexdigest(),
-            detail="valid" if signed_by is not None else "invalid",
         )
+
+
+def _refuse(denial: Denial | None) -> None:
+    if denial is not None:
+        raise denial.error
+
+
+def _verified(entry: AuditEntry, signed_by: KeyVersion | None) -> AuditEntry:
+    if signed_by is None:
+        return replace(entry, detail="invalid")
+    return replace(entry, key_label=signed_by.label, key_fingerprint=signed_by.fingerprint, detail="valid")
 
 
 def _signed(version: KeyVersion, wanted: VerificationRequest) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from signer.errors import (
     CallerKilledError,
@@ -11,24 +11,47 @@ from signer.errors import (
     SignerError,
     TransactionIdRequiredError,
 )
-from signer.signatures import ALGORITHMS
+from signer.signatures import ALGORITHMS, Algorithm
 from signer.transactions import CONTENTS, SigningRequest
 
 AUDITOR: Final = "auditor"
 ROLES: Final = frozenset({AUDITOR})
+SIGN: Final = "sign"
+VERIFY: Final = "verify"
+OPERATIONS: Final = (SIGN, VERIFY)
+"""What can be granted with a key."""
+_NO_SUCH_CALLER: Final = "default deny: no such caller"
 MAX_BATCH: Final = 10_000
 """The most that any caller may bring in one call."""
 
 
+class Use(Protocol):
+    """What somebody wants to do with a key."""
+
+    @property
+    def key_alias(self) -> str:
+        """Which key."""
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """With which algorithm."""
+
+    @property
+    def content(self) -> str:
+        """Over what, one of `transactions.CONTENTS`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What one caller may have signed with one key."""
+    """What one caller may do with one key."""
 
     algorithms: frozenset[str] = frozenset(ALGORITHMS)
     contents: frozenset[str] = frozenset(CONTENTS)
     """Which of `transactions.CONTENTS`."""
     requires_transaction_id: bool = True
     """Whether each request must name its transaction, which is signed once for ever."""
+    operations: frozenset[str] = frozenset(OPERATIONS)
+    """Which of `OPERATIONS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +147,47 @@ class Policy:
 
         Who may not use a key does not learn whether it was killed.
         """
+        denial = self._use_denial(caller, request, SIGN)
+        grant = self._grant(caller, request.key_alias)
+        if denial is None and grant is not None and grant.requires_transaction_id and not request.names_transaction:
+            msg = "this key signs only what names its transaction: give a `transaction_id`"
+            return Denial(TransactionIdRequiredError(msg), _rule(caller, request, "require_transaction_id"))
+        return denial
+
+    def verification_denial(self, caller: str, use: Use) -> Denial | None:
+        """Say why `caller` is not told whether a signature is valid; None if it is.
+
+        Auditors are told of every key, and of killed ones too: somebody has to look into what was signed.
+        """
+        return None if self.has_role(caller, AUDITOR) else self._use_denial(caller, use, VERIFY)
+
+    def key_denial(self, caller: str, key_alias: str) -> Denial | None:
+        """Say why a key is not described to `caller`; None if it is: who may use a key sees it, auditors see all."""
+        if self.has_role(caller, AUDITOR) or self._grant(caller, key_alias) is not None:
+            return self._caller_killed(caller)
+        return self._caller_killed(caller) or self._default_denial(caller, key_alias)
+
+    def stranger_denial(self, caller: str) -> Denial | None:
+        """Say why nothing is told to `caller`; None if the policy names it."""
+        known = caller in self.callers
+        return self._caller_killed(caller) or (None if known else _not_authorised("service", _NO_SUCH_CALLER))
+
+    def _use_denial(self, caller: str, use: Use, operation: str) -> Denial | None:
+        grant = self._grant(caller, use.key_alias)
+        if grant is None or operation not in grant.operations:
+            return self._caller_killed(caller) or self._default_denial(caller, use.key_alias, operation)
+        return self._caller_killed(caller) or self._key_killed(use.key_alias) or _beyond(grant, caller, use)
+
+    def _grant(self, caller: str, key_alias: str) -> Grant | None:
         known = self.callers.get(caller)
-        grant = None if known is None else known.keys.get(request.key_alias)
-        if grant is None:
-            missing = "no such caller" if known is None else f"caller {caller} has no key {request.key_alias}"
-            return self._caller_killed(caller) or _not_authorised("key", f"default deny: {missing}")
-        return self._caller_killed(caller) or self._key_killed(request.key_alias) or _beyond(grant, caller, request)
+        return None if known is None else known.keys.get(key_alias)
+
+    def _default_denial(self, caller: str, key_alias: str, operation: str = "") -> Denial:
+        if caller not in self.callers:
+            return _not_authorised("key", _NO_SUCH_CALLER)
+        if self._grant(caller, key_alias) is None:
+            return _not_authorised("key", f"default deny: caller {caller} has no key {key_alias}")
+        return _not_authorised("key for this", f"caller {caller}, key {key_alias}: operations, without {operation}")
 
     def _caller_killed(self, caller: str) -> Denial | None:
         kill = self.kills.callers.get(caller)
@@ -154,14 +212,11 @@ def policy_of(grants: Iterable[tuple[str, str, Grant]]) -> Policy:
     return Policy({caller: CallerPolicy(granted) for caller, granted in keys.items()})
 
 
-def _beyond(grant: Grant, caller: str, request: SigningRequest) -> Denial | None:
-    if request.algorithm.name not in grant.algorithms:
-        return _not_authorised("algorithm with this key", _rule(caller, request, "algorithms"))
-    if request.content not in grant.contents:
-        return _not_authorised("kind of content with this key", _rule(caller, request, "content"))
-    if grant.requires_transaction_id and not request.names_transaction:
-        msg = "this key signs only what names its transaction: give a `transaction_id`"
-        return Denial(TransactionIdRequiredError(msg), _rule(caller, request, "require_transaction_id"))
+def _beyond(grant: Grant, caller: str, use: Use) -> Denial | None:
+    if use.algorithm.name not in grant.algorithms:
+        return _not_authorised("algorithm with this key", _rule(caller, use, "algorithms"))
+    if use.content not in grant.contents:
+        return _not_authorised("kind of content with this key", _rule(caller, use, "content"))
     return None
 
 
@@ -169,5 +224,5 @@ def _not_authorised(what: str, rule: str) -> Denial:
     return Denial(NotAuthorisedError(f"this caller may not use this {what}"), rule)
 
 
-def _rule(caller: str, request: SigningRequest, member: str) -> str:
-    return f"caller {caller}, key {request.key_alias}: {member}"
+def _rule(caller: str, use: Use, member: str) -> str:
+    return f"caller {caller}, key {use.key_alias}: {member}"

@@ -87,7 +87,7 @@ def _grant(grant: Grant | None) -> str:
     if grant is None:
         return "denied"
     ids = "with" if grant.requires_transaction_id else "with or without"
-    return f"({_list(grant.algorithms)}; {_list(grant.contents)}; {ids} transaction_id)"
+    return f"({_list(grant.operations)}; {_list(grant.algorithms)}; {_list(grant.contents)}; {ids} transaction_id)"
 
 
 def _list(names: frozenset[str]) -> str:

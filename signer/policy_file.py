@@ -19,6 +19,7 @@ CALLER_PATTERN: Final = r"^[!-~]([ -~]{0,510}[!-~])?$"
 
 _Algorithm = Literal["RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PSS_SHA_256"]
 _Content = Literal["message", "payload", "digest"]
+_Operation = Literal["sign", "verify"]
 
 
 class _Table(BaseModel):
@@ -29,9 +30,15 @@ class _Key(_Table):
     algorithms: list[_Algorithm] = Field(min_length=1)
     content: list[_Content] = Field(min_length=1)
     require_transaction_id: bool = True
+    operations: list[_Operation] = Field(default=["sign", "verify"], min_length=1)
 
     def grant(self) -> Grant:
-        return Grant(frozenset(self.algorithms), frozenset(self.content), self.require_transaction_id)
+        return Grant(
+            algorithms=frozenset(self.algorithms),
+            contents=frozenset(self.content),
+            requires_transaction_id=self.require_transaction_id,
+            operations=frozenset(self.operations),
+        )
 
 
 class _Caller(_Table):

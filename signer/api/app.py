@@ -65,7 +65,7 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.add_api_route("/v1/verify", VerifyEndpoint(parts, intake).verify, methods=["POST"], **openapi.VERIFY)
     app.add_api_route("/v1/signatures", SearchEndpoint(parts, intake).search, **openapi.SEARCH)
-    _add_key_routes(app, KeyEndpoints(parts))
+    _add_key_routes(app, KeyEndpoints(parts, intake))
     Pages().add_to(app)
     if parts.settings.health is None:
         _add_operator_routes(app, parts.readiness, parts.metrics)

@@ -1,8 +1,8 @@
 """The keys as callers see them: what an alias stands for, and public keys as PEM, JWK and JWK Set."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,11 +10,13 @@ from starlette.responses import Response
 from signer import strict_json
 from signer.api.body import MEDIA_TYPE
 from signer.api.caching import cached_response
+from signer.api.intake import Exchange, Intake
 from signer.api.parts import Parts
 from signer.errors import UnavailableError
+from signer.inquiries import KeyVersions
 from signer.ports import KeyVersion, SigningKey, VersionState
 from signer.signatures import ALGORITHMS, public_jwk, public_key_pem
-from signer.work import timestamp
+from signer.work import Refused, timestamp
 
 PEM_MEDIA_TYPE: Final = "application/x-pem-file"
 JWK_MEDIA_TYPE: Final = "application/jwk+json"
@@ -22,54 +24,82 @@ JWK_SET_MEDIA_TYPE: Final = "application/jwk-set+json"
 JWKS_MAX_AGE_S: Final = 300
 """How long others may go on with what they have; a new version is announced longer before it signs."""
 _VARY: Final = {"Vary": "Accept"}
+_Answer = TypeVar("_Answer")
 
 
 class KeyEndpoints:
-    """Answers from memory, on the event loop; the HSM is not asked."""
+    """Tells what the policy lets a caller know; the HSM is not asked."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, intake: Intake) -> None:
         self._inquiries = parts.inquiries
-        self._authenticator = parts.authenticator
+        self._intake = intake
 
     async def list_keys(self, request: Request) -> Response:
-        """Describe every key."""
-        self._authenticator.caller_of(request)
-        described = [self._describe(alias) for alias in self._inquiries.aliases()]
-        return Response(strict_json.dumps({"keys": described}), media_type=MEDIA_TYPE)
+        """Describe every key that the caller may know of."""
+
+        def work(_body: bytes, exchange: Exchange) -> Response:
+            keys = _or_raise(self._inquiries.list_keys(exchange.origin), exchange)
+            described = [_describe(alias, versions) for alias, versions in keys.items()]
+            return Response(strict_json.dumps({"keys": described}), media_type=MEDIA_TYPE)
+
+        return await self._intake.serve(request, "keys_read", work, has_body=False)
 
     async def get_key(self, request: Request) -> Response:
         """Describe one key."""
-        self._authenticator.caller_of(request)
-        return Response(strict_json.dumps(self._describe(request.path_params["alias"])), media_type=MEDIA_TYPE)
+
+        def answer(alias: str, versions: KeyVersions) -> Response:
+            return Response(strict_json.dumps(_describe(alias, versions)), media_type=MEDIA_TYPE)
+
+        return await self._serve(request, answer)
 
     async def get_public_key(self, request: Request) -> Response:
         """Give the public key that signs now."""
-        self._authenticator.caller_of(request)
-        version = _active(self._inquiries.key_versions(request.path_params["alias"]))
-        if version is None or version.key is None:
-            msg = "no version of this key may sign now"
-            raise UnavailableError(msg)
-        return _public_key_response(version.key, request.headers.get("accept", ""))
+
+        def answer(_alias: str, versions: KeyVersions) -> Response:
+            version = _active(versions)
+            if version is None or version.key is None:
+                msg = "no version of this key may sign now"
+                raise UnavailableError(msg)
+            return _public_key_response(version.key, request.headers.get("accept", ""))
+
+        return await self._serve(request, answer)
 
     async def get_key_set(self, request: Request) -> Response:
-        """Give every public key that signs, is about to, or did; to whoever asks."""
+        """Give every public key that signs, is about to, or did; to whoever asks, from memory, on the event loop."""
         versions = [version for alias in self._inquiries.aliases() for version in self._inquiries.key_versions(alias)]
         body = strict_json.dumps({"keys": list(_jwks(versions))})
         return cached_response(request, body, JWK_SET_MEDIA_TYPE, JWKS_MAX_AGE_S)
 
-    def _describe(self, alias: str) -> dict[str, Any]:
-        versions = self._inquiries.key_versions(alias)
-        active = _active(versions)
-        return {
-            "alias": alias,
-            "label": active.label if active is not None else None,
-            "fingerprint": active.fingerprint if active is not None else None,
-            "algorithms": [{"name": algorithm.name, "jose": algorithm.jose} for algorithm in ALGORITHMS.values()],
-            "versions": [_describe_version(version) for version in versions],
-        }
+    async def _serve(self, request: Request, answer: Callable[[str, KeyVersions], Response]) -> Response:
+        alias = request.path_params["alias"]
+
+        def work(_body: bytes, exchange: Exchange) -> Response:
+            versions = _or_raise(self._inquiries.read_key(alias, exchange.origin), exchange)
+            exchange.about["key"] = alias
+            return answer(alias, versions)
+
+        return await self._intake.serve(request, "keys_read", work, has_body=False)
 
 
-def _active(versions: Sequence[KeyVersion]) -> KeyVersion | None:
+def _or_raise(answer: _Answer | Refused, exchange: Exchange) -> _Answer:
+    if isinstance(answer, Refused):
+        exchange.audit_id = answer.audit_id
+        raise answer.error
+    return answer
+
+
+def _describe(alias: str, versions: KeyVersions) -> dict[str, Any]:
+    active = _active(versions)
+    return {
+        "alias": alias,
+        "label": active.label if active is not None else None,
+        "fingerprint": active.fingerprint if active is not None else None,
+        "algorithms": [{"name": algorithm.name, "jose": algorithm.jose} for algorithm in ALGORITHMS.values()],
+        "versions": [_describe_version(version) for version in versions],
+    }
+
+
+def _active(versions: KeyVersions) -> KeyVersion | None:
     return next((version for version in versions if version.state is VersionState.ACTIVE), None)
 
 

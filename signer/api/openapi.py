@@ -136,7 +136,7 @@ VERIFY: Final = _operation(
     "Is this signature valid?",
     _json(schemas.VerifyAnswer),
     examples.VERIFY,
-    (401, 404, *_WITH_BODY, 504),
+    (401, 403, 404, 429, *_WITH_BODY, 504),
     tags=["Signing"],
     requestBody=_body(schemas.VERIFY_REQUEST, examples.VERIFY),
 )
@@ -166,14 +166,19 @@ SEARCH: Final = _operation(
     ],
 )
 LIST_KEYS: Final = _operation(
-    "listKeys", "List the keys", _json(schemas.KeysAnswer), examples.LIST_KEYS, (401,), tags=["Keys"]
+    "listKeys",
+    "List the keys that the caller may know of",
+    _json(schemas.KeysAnswer),
+    examples.LIST_KEYS,
+    (401, 403, 504),
+    tags=["Keys"],
 )
 GET_KEY: Final = _operation(
     "getKey",
     "Describe a key and its versions",
     _json(schemas.KeyAnswer),
     examples.GET_KEY,
-    (401, 404),
+    (401, 403, 404, 504),
     tags=["Keys"],
     parameters=[_ALIAS],
 )
@@ -182,7 +187,7 @@ GET_PUBLIC_KEY: Final = _operation(
     "Get the public key that signs now, as PEM or (by `Accept`) as JWK",
     {PEM_MEDIA_TYPE: {"type": "string"}, **_json(schemas.Jwk, JWK_MEDIA_TYPE)},
     {},
-    (401, 404),
+    (401, 403, 404, 504),
     tags=["Keys"],
     parameters=[_ALIAS],
 )

@@ -87,6 +87,7 @@ def parse_verify(body: bytes) -> VerificationRequest:
         algorithm=algorithm_of(document),
         digest=transaction_digest(document, CONTENTS),
         signature=decode_base64(document.get("signature"), "signature"),
+        content=content_of(document),
     )
 
 

@@ -11,8 +11,11 @@ from signer.api.body import MEDIA_TYPE
 from signer.api.intake import Exchange, Intake
 from signer.api.parts import Parts
 from signer.api.requests import parse_search
+from signer.errors import InvalidInputError
+from signer.inquiries import Search
 from signer.ports import Binding
 from signer.signatures import ALGORITHMS
+from signer.work import Refused
 
 
 class SearchEndpoint:
@@ -32,10 +35,21 @@ class SearchEndpoint:
         return await self._intake.serve(request, "searched", work, has_body=False)
 
     def _search(self, query: list[tuple[str, str]], exchange: Exchange) -> Response:
-        found, audit_id = self._inquiries.search(parse_search(query), exchange.origin)
-        exchange.about |= {"found": len(found), "audit_id": audit_id}
-        signatures = [_described(binding) for binding in found]
-        return Response(strict_json.dumps({"signatures": signatures, "audit_id": audit_id}), media_type=MEDIA_TYPE)
+        found = self._inquiries.search(_read(query), exchange.origin)
+        exchange.audit_id = found.audit_id
+        if isinstance(found, Refused):
+            raise found.error
+        exchange.about |= {"found": len(found.bindings), "audit_id": found.audit_id}
+        answer = {"signatures": [_described(binding) for binding in found.bindings], "audit_id": found.audit_id}
+        return Response(strict_json.dumps(answer), media_type=MEDIA_TYPE)
+
+
+def _read(query: list[tuple[str, str]]) -> Search | InvalidInputError:
+    """Leave what is wrong with it to whoever decides about the caller first, and records both."""
+    try:
+        return parse_search(query)
+    except InvalidInputError as error:
+        return error.without_frames()
 
 
 def _described(binding: Binding) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from signer.api.intake import Exchange, Intake
 from signer.api.parts import Parts
 from signer.api.requests import parse_verify
 from signer.ports import KeyVersion
+from signer.work import Refused
 
 
 class VerifyEndpoint:
-    """Checks signatures for whoever is known; it says nothing that the public key would not tell."""
+    """Checks signatures for whoever the policy lets ask."""
 
     def __init__(self, parts: Parts, intake: Intake) -> None:
         self._inquiries = parts.inquiries
@@ -27,6 +28,9 @@ class VerifyEndpoint:
     def _verify(self, body: bytes, exchange: Exchange) -> Response:
         wanted = parse_verify(body)
         verdict = self._inquiries.verify(wanted, exchange.origin)
+        exchange.audit_id = verdict.audit_id
+        if isinstance(verdict, Refused):
+            raise verdict.error
         version = verdict.signed_by
         exchange.about |= {"key": wanted.key_alias, "valid": version is not None, "audit_id": verdict.audit_id}
         answer = {

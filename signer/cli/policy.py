@@ -23,7 +23,7 @@ _CallerOption = Annotated[str | None, typer.Option("--caller", help="The caller'
 _ByOption = Annotated[str, typer.Option("--by", help="Who turns the switch, such as an e-mail address.")]
 _ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the audit log.")]
 _LIMITS: Final = ("max_batch", "transactions_per_second", "burst", "roles")
-_GRANT_COLUMNS: Final = ("caller", "key", "algorithms", "content", "transaction_id", *_LIMITS)
+_GRANT_COLUMNS: Final = ("caller", "key", "operations", "algorithms", "content", "transaction_id", *_LIMITS)
 
 
 @app.command("check")
@@ -45,11 +45,12 @@ def policy_explain(  # noqa: PLR0913 - each is an option of the command line
     payload: Annotated[bool, typer.Option("--payload", help="The content is a payload, not a message.")] = False,
     digest: Annotated[bool, typer.Option("--digest", help="The content is a digest, not a message.")] = False,
     no_transaction_id: Annotated[bool, typer.Option("--no-transaction-id", help="It names no transaction.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="A signature is to be verified, not made.")] = False,
     policy: _FileOption = None,
     config: ConfigOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Say whether a request would be signed, and which rule decides; exit status 1 if it would not."""
+    """Say whether a request would be granted, and which rule decides; exit status 1 if it would not."""
     from signer.signatures import algorithm_named
     from signer.transactions import SigningRequest
 
@@ -57,7 +58,7 @@ def policy_explain(  # noqa: PLR0913 - each is an option of the command line
         asked = SigningRequest(key, "explained", bytes(32), algorithm_named(algorithm), not no_transaction_id)
         asked = replace(asked, content="digest" if digest else "payload" if payload else "message")
         in_force = _in_force(policy, config)
-    denial = in_force.denial(caller, asked)
+    denial = in_force.verification_denial(caller, asked) if verify else in_force.denial(caller, asked)
     row: dict[str, Any] = {"allowed": "yes", "code": None, "rule": f"caller {caller}, key {key}", "message": None}
     if denial is not None:
         row = {"allowed": "NO", "code": denial.error.code, "rule": denial.rule, "message": denial.error.message}
@@ -137,6 +138,7 @@ def _grants(policy: Policy) -> list[dict[str, Any]]:
         {
             "caller": name,
             "key": alias,
+            "operations": None if grant is None else ", ".join(sorted(grant.operations)),
             "algorithms": None if grant is None else ", ".join(sorted(grant.algorithms)),
             "content": None if grant is None else ", ".join(sorted(grant.contents)),
             "transaction_id": None if grant is None else "required" if grant.requires_transaction_id else "optional",

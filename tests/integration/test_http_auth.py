@@ -4,8 +4,10 @@ from pathlib import Path
 
 import httpx
 
+from signer.policy import CallerPolicy, Policy
 from tests.integration.http_support import Entrance, running, signing_request
 from tests.issuer import AUDIENCE, ISSUER, Issuer
+from tests.issuer import CALLER as JWT_CALLER
 
 ISSUING = Issuer()
 PROXY = {"networks": ["127.0.0.7/32"]}
@@ -51,7 +53,9 @@ def test_a_token_past_the_balancer_is_refused(tmp_path: Path) -> None:
         assert ask(entrance, **bearer) == (401, "insecure_transport")
         transport = httpx.HTTPTransport(local_address="127.0.0.7")
         with httpx.Client(base_url=f"http://127.0.0.1:{entrance.port}", transport=transport) as balancer:
-            assert balancer.get("/v1/keys", headers=bearer).status_code == 200
+            refused = balancer.get("/v1/keys", headers=bearer)
+            entrance.authority.replace(Policy({JWT_CALLER: CallerPolicy({})}))
+            assert (refused.status_code, balancer.get("/v1/keys", headers=bearer).status_code) == (403, 200)
 
 
 def test_a_refusal_says_how_to_do_better() -> None:

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -9,9 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import RSAAlgorithm
 
+from signer.policy import AUDITOR, CallerPolicy, Grant, Kills, Policy
 from signer.signatures import fingerprint
-from tests.integration.http_support import ALIAS, FORBIDDEN_ALIAS, Entrance, running
+from tests.integration.http_support import ALIAS, CALLER, FORBIDDEN_ALIAS, Entrance, running
 from tests.simulators import private_key
+from tests.unit.policies import KILL
 
 JWKS = "/.well-known/jwks.json"
 ALGORITHMS = [
@@ -37,7 +40,7 @@ def test_a_key_is_described_with_its_versions() -> None:
         key = entrance.client.get(f"/v1/keys/{ALIAS}").json()
         listed = entrance.client.get("/v1/keys").json()["keys"]
     assert key in listed
-    assert [item["alias"] for item in listed] == [ALIAS, FORBIDDEN_ALIAS]
+    assert [item["alias"] for item in listed] == [ALIAS]
     active_fingerprint = fingerprint(private_key(SECOND).public_key())
     assert (key["alias"], key["label"], key["fingerprint"]) == (ALIAS, SECOND, active_fingerprint)
     assert key["algorithms"] == ALGORITHMS
@@ -55,6 +58,67 @@ def test_an_unknown_alias_has_a_code_of_its_own(path: str) -> None:
     with running() as entrance:
         response = entrance.client.get(path)
     assert (response.status_code, response.json()["code"]) == (404, "unknown_key")
+
+
+OF_ANOTHER = [f"/v1/keys/{FORBIDDEN_ALIAS}", f"/v1/keys/{FORBIDDEN_ALIAS}/public-key"]
+
+
+@pytest.mark.parametrize("path", OF_ANOTHER)
+def test_a_key_of_others_is_not_told_of(path: str) -> None:
+    """The refusal has its record, which names the key; nothing that only looks like a name gets in there."""
+    with running() as entrance:
+        refused = entrance.client.get(path)
+        unknown = entrance.client.get("/v1/keys/no%20alias")
+        entries = entrance.audit.of("read_keys")
+    assert (refused.status_code, refused.json()["code"]) == (403, "not_authorised")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_key")
+    assert [(entry.outcome, entry.error_code, entry.key_alias) for entry in entries] == [
+        ("refused", "not_authorised", FORBIDDEN_ALIAS),
+        ("refused", "unknown_key", None),
+    ]
+    assert [UUID(answer.json()["audit_id"]).int for answer in (refused, unknown)] == [0, 1]
+
+
+def test_auditors_are_told_of_every_key() -> None:
+    """Though they may use none."""
+    with running() as entrance:
+        entrance.authority.replace(Policy({CALLER: CallerPolicy({}, roles=frozenset({AUDITOR}))}))
+        listed = entrance.client.get("/v1/keys").json()["keys"]
+        answers = [entrance.client.get(path) for path in OF_ANOTHER]
+    assert [item["alias"] for item in listed] == [ALIAS, FORBIDDEN_ALIAS]
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        (Policy({}), "not_authorised"),
+        (Policy({CALLER: CallerPolicy({ALIAS: Grant()})}, Kills(callers={CALLER: KILL})), "caller_killed"),
+        (
+            Policy({CALLER: CallerPolicy({}, roles=frozenset({AUDITOR}))}, Kills(callers={CALLER: KILL})),
+            "caller_killed",
+        ),
+    ],
+)
+def test_strangers_and_killed_callers_are_told_of_no_key(policy: Policy, code: str) -> None:
+    """On each way; but for the key set, which is for whoever comes."""
+    with running() as entrance:
+        entrance.authority.replace(policy)
+        paths = ("/v1/keys", f"/v1/keys/{ALIAS}", f"/v1/keys/{ALIAS}/public-key")
+        answers = [entrance.client.get(path) for path in paths]
+        key_set = entrance.client.get(JWKS)
+        recorded = [entry.error_code for entry in entrance.audit.of("read_keys")]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(403, code)] * 3
+    assert recorded == [code] * 3
+    assert key_set.status_code == 200
+
+
+def test_a_killed_key_is_described_still() -> None:
+    """Its public half is known to everybody, and signatures of before the kill are to be verified."""
+    with running() as entrance:
+        entrance.authority.replace(Policy({CALLER: CallerPolicy({ALIAS: Grant()})}, Kills(keys={ALIAS: KILL})))
+        answers = [entrance.client.get(f"/v1/keys/{ALIAS}"), entrance.client.get(f"/v1/keys/{ALIAS}/public-key")]
+    assert [answer.status_code for answer in answers] == [200, 200]
 
 
 def keys_in(key_set: dict[str, Any]) -> dict[str, RSAPublicKey]:

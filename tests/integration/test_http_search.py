@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 from signer.errors import LedgerUnavailableError
-from signer.policy import AUDITOR
+from signer.policy import AUDITOR, CallerPolicy, Kills, Policy
 from tests.integration.http_support import ALIAS, CALLER, CANONICAL_MESSAGE, Entrance, allow, running
+from tests.unit.policies import KILL
 
 DIGEST = base64.b64encode(hashlib.sha256(CANONICAL_MESSAGE).digest()).decode()
 
@@ -54,9 +55,21 @@ def test_nobody_else_may_ask() -> None:
     with running() as entrance:
         entrance.sign()
         answers = [search(entrance, transaction_id=name) for name in ("TXN-000001", "T-0")]
-        codes = [entry.error_code for entry in entrance.audit.of("search")]
-    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(403, "not_authorised")] * 2
-    assert codes == ["not_authorised"] * 2
+        answers.append(search(entrance))
+        recorded = [(entry.error_code, entry.transaction_id) for entry in entrance.audit.of("search")]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(403, "not_authorised")] * 3
+    assert recorded == [("not_authorised", "TXN-000001"), ("not_authorised", "T-0"), ("not_authorised", None)]
+    assert len({answer.json()["audit_id"] for answer in answers}) == 3
+
+
+def test_a_killed_auditor_may_not_ask() -> None:
+    """And is told why: a person has to revive it."""
+    with running() as entrance:
+        auditor = CallerPolicy({}, roles=frozenset({AUDITOR}))
+        entrance.authority.replace(Policy({CALLER: auditor}, Kills(callers={CALLER: KILL})))
+        response = search(entrance, transaction_id="T-0")
+        (entry,) = entrance.audit.of("search")
+    assert (response.status_code, response.json()["code"], entry.error_code) == (403, *["caller_killed"] * 2)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +84,16 @@ def test_nobody_else_may_ask() -> None:
     ],
 )
 def test_a_question_that_is_none_is_refused(query: str) -> None:
-    """One parameter, once, well-formed."""
+    """One parameter, once, well-formed; and what an auditor tried is on record."""
     with running() as entrance:
         allow(entrance, roles=frozenset({AUDITOR}))
         response = entrance.client.get(f"/v1/signatures?{query}")
+        (entry,) = entrance.audit.of("search")
     assert response.status_code == 400
     assert response.json()["code"] in {"invalid_input", "invalid_transaction"}
+    assert response.json()["audit_id"]
+    assert (entry.outcome, entry.error_code) == ("refused", response.json()["code"])
+    assert (entry.transaction_id, entry.digest) == (None, None)
 
 
 def test_what_cannot_be_looked_up_is_unavailable() -> None:
@@ -85,4 +102,6 @@ def test_what_cannot_be_looked_up_is_unavailable() -> None:
         allow(entrance, roles=frozenset({AUDITOR}))
         entrance.ledger.fail_next_search(LedgerUnavailableError("gone"))
         response = search(entrance, transaction_id="TXN-000001")
+        (entry,) = entrance.audit.of("search")
     assert (response.status_code, response.json()["code"]) == (503, "ledger_unavailable")
+    assert (entry.outcome, entry.error_code) == ("failed", "ledger_unavailable")

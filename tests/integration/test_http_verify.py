@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +12,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from signer.errors import AuditUnavailableError
-from signer.signatures import RSASSA_PKCS1_V1_5_SHA_256, RSASSA_PSS_SHA_256, fingerprint
-from tests.integration.http_support import ALIAS, CANONICAL_MESSAGE, MESSAGE, Entrance, running
+from signer.policy import AUDITOR, SIGN, VERIFY, CallerPolicy, Grant, Kills, Policy
+from signer.signatures import ALGORITHMS, RSASSA_PKCS1_V1_5_SHA_256, RSASSA_PSS_SHA_256, fingerprint
+from tests.integration.http_support import ALIAS, CALLER, CANONICAL_MESSAGE, MESSAGE, Entrance, allow, running
 from tests.simulators import private_key
+from tests.unit.policies import KILL
 
 PSS = "RSASSA_PSS_SHA_256"
 CONTENTS = [
@@ -127,3 +130,85 @@ def test_a_verdict_without_its_record_is_not_given() -> None:
         entrance.audit.fail_next(AuditUnavailableError("the disk is full"))
         response = verify(entrance, "AA==")
     assert (response.status_code, response.json()["code"]) == (503, "audit_unavailable")
+
+
+MAY_VERIFY = Grant(operations=frozenset({VERIFY}))
+MAY_SIGN = Grant(operations=frozenset({SIGN}))
+PSS_DIGESTS = Grant(algorithms=frozenset({PSS}), contents=frozenset({"digest"}))
+
+
+def granting(grant: Grant | None, *, roles: frozenset[str] = frozenset(), kills: Kills | None = None) -> Policy:
+    """A policy of one caller."""
+    keys = {} if grant is None else {ALIAS: grant}
+    return Policy({CALLER: CallerPolicy(keys, roles=roles)}, kills or Kills())
+
+
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        (Policy({}), "not_authorised"),
+        (granting(None), "not_authorised"),
+        (granting(MAY_SIGN), "not_authorised"),
+        (granting(PSS_DIGESTS), "not_authorised"),
+        (granting(replace(PSS_DIGESTS, contents=frozenset({"message"}))), "not_authorised"),
+        (granting(replace(PSS_DIGESTS, algorithms=frozenset(ALGORITHMS))), "not_authorised"),
+        (granting(Grant(), kills=Kills(keys={ALIAS: KILL})), "key_killed"),
+        (granting(MAY_SIGN, kills=Kills(keys={ALIAS: KILL})), "not_authorised"),
+        (granting(Grant(), kills=Kills(callers={CALLER: KILL})), "caller_killed"),
+        (granting(None, roles=frozenset({AUDITOR}), kills=Kills(callers={CALLER: KILL})), "caller_killed"),
+    ],
+)
+def test_what_is_not_granted_is_not_verified(policy: Policy, code: str) -> None:
+    """Default deny, and the kill switch; refused on record, whatever the signature is."""
+    with running() as entrance:
+        value = entrance.sign().json()["signature"]["value"]
+        entrance.authority.replace(policy)
+        response = verify(entrance, value)
+        (entry,) = entrance.audit.of("verify")
+    assert (response.status_code, response.json()["code"]) == (403, code)
+    assert response.json()["audit_id"]
+    assert (entry.outcome, entry.error_code, entry.key_alias, entry.detail) == ("refused", code, ALIAS, None)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        granting(MAY_VERIFY),
+        granting(
+            replace(Grant(), algorithms=frozenset({"RSASSA_PKCS1_V1_5_SHA_256"}), contents=frozenset({"message"}))
+        ),
+        granting(None, roles=frozenset({AUDITOR})),
+        granting(None, roles=frozenset({AUDITOR}), kills=Kills(keys={ALIAS: KILL})),
+    ],
+)
+def test_what_is_granted_is_verified(policy: Policy) -> None:
+    """Who may verify need not be one who may sign; auditors look at all keys, and at killed ones."""
+    with running() as entrance:
+        value = entrance.sign().json()["signature"]["value"]
+        entrance.authority.replace(policy)
+        response = verify(entrance, value)
+        another = entrance.sign(transaction_id="TXN-2").status_code
+    assert (response.status_code, response.json()["valid"]) == (200, True)
+    assert another == (200 if SIGN in policy.callers[CALLER].keys.get(ALIAS, MAY_VERIFY).operations else 403)
+
+
+def test_verifying_counts_towards_the_limit() -> None:
+    """It costs a record each time; who is beyond the limit is told when to come again."""
+    with running() as entrance:
+        allow(entrance, transactions_per_s=0.01, burst=2)
+        answers = [verify(entrance, "AA==") for _ in range(3)]
+        signed = entrance.sign()
+        outcomes = [(entry.outcome, entry.error_code) for entry in entrance.audit.of("verify")]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert int(answers[2].headers["Retry-After"]) > 1
+    assert outcomes[2] == ("failed", "rate_limited")
+    assert signed.status_code == 429
+
+
+def test_an_unknown_key_is_refused_on_record() -> None:
+    """Under the name it was asked for."""
+    with running() as entrance:
+        response = verify(entrance, "AA==", key="unheard-of")
+        (entry,) = entrance.audit.of("verify")
+    assert response.json()["audit_id"]
+    assert (entry.outcome, entry.error_code, entry.key_alias) == ("refused", "unknown_key", "unheard-of")

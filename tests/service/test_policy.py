@@ -218,6 +218,8 @@ def test_explain_says_what_would_happen_and_why(tmp_path: Path) -> None:
     status, row = explained("--key", "fees")
     assert (status, row["rule"]) == (1, "default deny: caller spiffe://bank.example/settlement has no key fees")
     assert explained("--key", "settlement", "--no-transaction-id")[0] == 0
+    assert explained("--key", "settlement", "--verify")[0] == 0
+    assert explained("--key", "payout", "--verify")[0] == 1
     who = ("--by", "alice@bank.example", "--reason", "why", "--policy", str(file))
     assert signer_policy("kill", "--key", "settlement", *who).returncode == 0
     status, row = explained("--key", "settlement")

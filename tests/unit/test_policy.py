@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer.errors import ConfigurationError
-from signer.policy import MAX_BATCH, CallerPolicy, Grant, Kills, Policy
+from signer.policy import MAX_BATCH, OPERATIONS, CallerPolicy, Grant, Kills, Policy
 from signer.policy_changes import changes
 from signer.policy_file import parse_policy
 from signer.policy_kills import parse_kills
@@ -98,6 +98,20 @@ def test_the_kill_switch_stops_keys_and_callers() -> None:
     assert not killed.has_role(AUDITOR, "auditor")
 
 
+def test_who_may_verify_only_does_not_sign() -> None:
+    """And the other way round; who is granted neither is not asked which it wants."""
+    verifying = parse_policy(POLICY.replace("require_transaction_id = false", 'operations = ["verify"]').encode())
+    signing = parse_policy(POLICY.replace("require_transaction_id = false", 'operations = ["sign"]').encode())
+    assert code(verifying, BANK, asked()) == "not_authorised"
+    assert verifying.verification_denial(BANK, asked()) is None
+    assert code(signing, BANK, asked()) == "allowed"
+    denial = signing.verification_denial(BANK, asked())
+    assert denial is not None
+    assert (denial.error.code, denial.rule) == (
+        "not_authorised", f"caller {BANK}, key settlement: operations, without verify"
+    )  # fmt: skip
+
+
 def test_who_has_only_killed_keys_is_halted() -> None:
     """The queue need not be polled then; the bank has another key."""
     killed = replace(BASE, kills=Kills(keys={"settlement": KILL}))
@@ -121,6 +135,8 @@ def test_who_has_only_killed_keys_is_halted() -> None:
         ('["digest"]', "[]", "content"),
         ("RSASSA_PSS_SHA_256", "none", "algorithms"),
         ('roles = ["auditor"]', 'roles = ["admin"]', "callers.2.roles.0"),
+        ("require_transaction_id = false", 'operations = ["everything"]', "callers.1.keys.?.operations.0"),
+        ("require_transaction_id = false", "operations = []", "operations"),
         ("keys.payout", 'keys."no alias"', "callers.1.keys"),
         (f'name = "{AUDITOR}"', f'name = "{BANK}"', "one caller stands here twice"),
         (f'name = "{AUDITOR}"', 'name = " "', "callers.2.name"),
@@ -144,6 +160,7 @@ _GRANTS = st.builds(
     st.frozensets(st.sampled_from(sorted(ALGORITHMS)), min_size=1),
     st.frozensets(st.sampled_from(CONTENTS), min_size=1),
     st.booleans(),
+    st.frozensets(st.sampled_from(OPERATIONS), min_size=1),
 )
 _CALLERS = st.builds(
     CallerPolicy,
@@ -172,6 +189,7 @@ def as_toml(policy: Policy) -> str:
             lines += [f"[callers.keys.{quoted(alias)}]", f"algorithms = {sorted(grant.algorithms)}"]
             lines += [f"content = {sorted(grant.contents)}"]
             lines += [f"require_transaction_id = {str(grant.requires_transaction_id).lower()}"]
+            lines += [f"operations = {sorted(grant.operations)}"]
     return "\n".join(lines)
 
 

@@ -60,8 +60,8 @@ def test_a_change_takes_effect_and_is_recorded_as_a_difference(watched: Watched)
     assert (entry.operation, entry.outcome, entry.entrance) == ("policy.changed", "done", "service")
     assert entry.detail is not None
     assert f"caller {BANK}: max_batch 3 -> 5" in entry.detail
-    assert "key fees denied -> (RSASSA_PSS_SHA_256; digest; with transaction_id)" in entry.detail
-    assert "key payout (RSASSA_PSS_SHA_256; digest; with transaction_id) -> denied" in entry.detail
+    assert "key fees denied -> (sign+verify; RSASSA_PSS_SHA_256; digest; with transaction_id)" in entry.detail
+    assert "key payout (sign+verify; RSASSA_PSS_SHA_256; digest; with transaction_id) -> denied" in entry.detail
 
 
 @pytest.mark.parametrize("bad", ["nonsense", POLICY.replace("max_batch = 3", "max_batch = -1"), ""])
