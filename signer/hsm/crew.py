@@ -4,12 +4,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Final
 
 from signer.deadlines import Deadline
 from signer.errors import DeadlineExceededError, PoolExhaustedError, SignerError
 from signer.ports import RawSignature, SignTask, let_all_pass
 
 Answer = RawSignature | SignerError
+_TURN: Final = object()
+_LAST: Final = object()
+"""Ends every thread that comes upon it."""
 
 
 class Job:
@@ -23,6 +28,7 @@ class Job:
         *,
         probing: bool = False,
     ) -> None:
+        self.size = len(tasks)
         self.deadline = deadline
         self.refuse = refuse
         self.probing = probing
@@ -82,7 +88,9 @@ class Crew:
     def __init__(self, size: int, work: Callable[[Job, int, SignTask], None]) -> None:
         self._work = work
         self._jobs: deque[Job] = deque()
-        self._changed = threading.Condition()
+        # One for each task, so that no more threads wake than there is work for.
+        self._turns: SimpleQueue[object] = SimpleQueue()
+        self._lock = threading.Lock()
         self._closing = False
         self._members: set[threading.Thread] = set()
         for _ in range(size):
@@ -90,23 +98,24 @@ class Crew:
 
     def put(self, job: Job) -> None:
         """Have a job done."""
-        with self._changed:
+        with self._lock:
             self._jobs.append(job)
-            self._changed.notify_all()
+        for _ in range(job.size):
+            self._turns.put(_TURN)
 
     def replace(self, member: threading.Thread) -> None:
         """Put a new thread in the place of one that hangs; should that one ever come back, it ends."""
-        with self._changed:
+        with self._lock:
             if member in self._members and not self._closing:
                 self._members.discard(member)
                 self._hire()
 
     def close(self, timeout_s: float) -> None:
         """End the threads when their work is done; those that hang are left behind."""
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
             members = list(self._members)
+        self._turns.put(_LAST)
         deadline = Deadline.after(timeout_s)
         for member in members:
             member.join(deadline.remaining_s())
@@ -118,24 +127,28 @@ class Crew:
         member.start()
 
     def _run(self) -> None:
-        while (taken := self._next()) is not None:
-            job, number, task = taken
-            try:
-                self._work(job, number, task)
-            except BaseException as defect:  # noqa: BLE001 - it belongs to whoever asked
-                job.fail(defect)
-
-    def _next(self) -> tuple[Job, int, SignTask] | None:
         member = threading.current_thread()
-        with self._changed:
-            while member in self._members:
-                while self._jobs:
-                    job = self._jobs.popleft()
-                    taken = job.take()
-                    if taken is not None:
-                        self._jobs.append(job)
-                        return job, *taken
-                if self._closing:
-                    break
-                self._changed.wait()
-            return None
+        while member in self._members:
+            if self._turns.get() is _LAST:
+                self._turns.put(_LAST)
+                return
+            taken = self._take()
+            if taken is not None:
+                self._do(*taken)
+
+    def _do(self, job: Job, number: int, task: SignTask) -> None:
+        try:
+            self._work(job, number, task)
+        except BaseException as defect:  # noqa: BLE001 - it belongs to whoever asked
+            job.fail(defect)
+
+    def _take(self) -> tuple[Job, int, SignTask] | None:
+        """Take a task from the job whose turn it is; None if all that is left was given up at its deadline."""
+        with self._lock:
+            while self._jobs:
+                job = self._jobs.popleft()
+                taken = job.take()
+                if taken is not None:
+                    self._jobs.append(job)
+                    return job, *taken
+        return None
