@@ -2,31 +2,54 @@
 
 import logging
 import sys
+import threading
 import traceback
+from contextlib import suppress
+from functools import partial
 from typing import Any, TextIO
 
 import structlog
-from structlog.typing import ExcInfo, Processor
+from structlog.typing import ExcInfo, FilteringBoundLogger, Processor
 
-Logger = structlog.stdlib.BoundLogger
+Logger = FilteringBoundLogger
+
+
+class _Lines:
+    """Writes lines, whole; as with the standard library, a stream that takes none fails nobody's work."""
+
+    def __init__(self, stream: TextIO, lock: threading.Lock, name: str = "") -> None:
+        self.name = name
+        self._stream = stream
+        self._lock = lock
+
+    def msg(self, line: str) -> None:
+        with self._lock, suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send structlog and the standard library's loggers through one set of processors to `stream` (stdout)."""
+    """Send events of ours and of the standard library's loggers through one set of processors to `stream` (stdout).
+
+    Ours take the short way: through the standard library each costs twice as much, and there is one for each request.
+    """
+    output = stream or sys.stdout
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.ExceptionRenderer(_where_it_arose),
     ]
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=partial(_Lines, output, threading.Lock()),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(stream or sys.stdout)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -61,5 +84,5 @@ def _where_it_arose(exc_info: ExcInfo) -> list[dict[str, Any]]:
 
 def get(name: str) -> Logger:
     """Give the logger called `name`."""
-    logger: Logger = structlog.stdlib.get_logger(name)
+    logger: Logger = structlog.get_logger(name)
     return logger

@@ -44,7 +44,6 @@ from signer.signing import SigningService
 from signer.sqs.client import make_clients
 from signer.sqs.consumer import Consumer
 from signer.stores import Ledger, accepted, open_stores, prove, record
-from signer.together import Together
 
 # Beside sysexits.h: the cure is another process, on another machine if need be.
 EXIT_HSM_HANGS: Final = 86
@@ -226,7 +225,6 @@ def _build_api(
     credentials = stack.enter_context(opened)
     parts = Parts(
         core.service,
-        Together(core.service, settings.hsm.sessions),
         core.inquiries,
         core.rehearsal,
         core.readiness,
@@ -235,6 +233,7 @@ def _build_api(
         logger,
         http,
         settings.signing_timeout_s,
+        settings.hsm.sessions,
     )
     server = ApiServer(create_app(parts), http, logger, settings.drain_timeout_s, credentials)
 

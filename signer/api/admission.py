@@ -1,20 +1,19 @@
 """Bounded admission, and the threads on which the synchronous core works: nothing of it runs on the event loop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeVar
 
 from prometheus_client import Gauge
 
-from signer.api.errors import ClientGoneError
+from signer.api.exchange import Exchange
 from signer.deadlines import Deadline
 from signer.errors import DeadlineExceededError, OverloadedError
 
-# More than signing sessions, so that some can wait for a commit while others sign; requests beyond it wait on the
-# event loop, where it is still noticed that their client has gone.
-SIGNING_THREADS: Final = 32
+# Requests beyond it wait on the event loop, where it is still noticed that their client has gone.
+THREADS: Final = 32
 
 Result = TypeVar("Result")
 
@@ -26,12 +25,12 @@ class Admission:
     """
 
     def __init__(self, max_in_flight: int, gauge: Gauge) -> None:
-        threads = min(max_in_flight, SIGNING_THREADS)
+        threads = min(max_in_flight, THREADS)
         self._max_in_flight = max_in_flight
         self._in_flight = 0
         self._gauge = gauge
         self._idle_threads = asyncio.Semaphore(threads)
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="http-signing")
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="http-work")
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -45,19 +44,15 @@ class Admission:
         finally:
             self._count(-1)
 
-    async def run(
-        self, work: Callable[[], Result], deadline: Deadline, client_is_gone: Callable[[], Awaitable[bool]]
-    ) -> Result:
+    async def run(self, work: Callable[[bytes, Exchange], Result], body: bytes, exchange: Exchange) -> Result:
         """Do `work` on a thread of its own and give its result.
 
-        It does not begin if no thread came free before `deadline` (`DeadlineExceededError`), nor if by then nobody
+        It does not begin if no thread came free before the deadline (`DeadlineExceededError`), nor if by then nobody
         waits for the answer (`ClientGoneError`).
         """
-        async with self._idle_thread(deadline):
-            if await client_is_gone():
-                msg = "the client hung up before work on its request began"
-                raise ClientGoneError(msg)
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        async with self._idle_thread(exchange.deadline):
+            exchange.require_client()
+            return await asyncio.get_running_loop().run_in_executor(self._executor, _do, work, body, exchange)
 
     def close(self) -> None:
         """Take no more work; what runs is not waited for."""
@@ -79,3 +74,8 @@ class Admission:
     def _count(self, change: int) -> None:
         self._in_flight += change
         self._gauge.set(self._in_flight)
+
+
+def _do(work: Callable[[bytes, Exchange], Result], body: bytes, exchange: Exchange) -> Result:
+    exchange.begin_work()
+    return work(body, exchange)

@@ -1,19 +1,21 @@
 """The routes of the HTTP entrance; each answers with bytes of its own making, FastAPI adds routing and OpenAPI."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from signer import __version__, strict_json
 from signer.api import openapi
@@ -43,9 +45,24 @@ _INVALID: Final = InvalidInputError("a parameter is absent or malformed")
 class RawRoute(APIRoute):
     """A documented route whose endpoint takes the request and gives the response, with nothing in between."""
 
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        """Leave out FastAPI's reading and validating."""
-        return self.endpoint
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Leave out FastAPI's reading, validating and its stacks of things to close: they cost as much as we do."""
+        super().__init__(*args, **kwargs)
+        self.app = self._answer
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response: Response = await self.endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+class _App(FastAPI):
+    """FastAPI without its middleware for what we do not use, or do ourselves: `Frame` answers what nobody expected."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the frame around errors that have an answer, and these around the routes."""
+        (frame,) = self.user_middleware
+        routes = ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=dict(self.exception_handlers))
+        return frame.cls(routes, *frame.args, **frame.kwargs)
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -86,7 +103,7 @@ def create_health_app(parts: Parts) -> FastAPI:
 
 
 def _bare_app(parts: Parts, lifespan: Lifespan[FastAPI] | None, *, any_host: bool, **options: Any) -> FastAPI:
-    app = FastAPI(
+    app = _App(
         title="Signer",
         summary="Signs settlement transactions with keys that never leave an HSM.",
         version=__version__,

@@ -11,8 +11,9 @@ from starlette.responses import Response
 from signer import strict_json
 from signer.api.answers import answer_of
 from signer.api.body import MEDIA_TYPE
+from signer.api.exchange import ENTRANCE, Exchange
 from signer.api.idempotency import HEADER, stand_in_id
-from signer.api.intake import ENTRANCE, Exchange, Intake
+from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.api.problems import Problem
 from signer.api.requests import BatchItem, parse_sign_batch

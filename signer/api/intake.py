@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -15,35 +13,25 @@ from starlette.responses import Response
 
 from signer.api.admission import Admission
 from signer.api.body import read_json_body
+from signer.api.exchange import ENTRANCE, Exchange
 from signer.api.frame import REQUEST_ID_HEADER, request_id_of
+from signer.api.groups import Groups
+from signer.api.groups import Work as GroupWork
 from signer.api.parts import Parts
 from signer.api.problems import Problem
+from signer.api.protocol import client_is_gone
 from signer.deadlines import Deadline
 from signer.errors import SignerError, UnavailableError
 from signer.metrics import Stopwatch
 from signer.ports import Origin
 
-ENTRANCE: Final = "http"
 # A slow client must not keep its place for as long as signing may take.
 BODY_TIMEOUT_S: Final = 10.0
-
-
-@dataclass(slots=True)
-class Exchange:
-    """What is known about one request while it is being answered."""
-
-    origin: Origin
-    client_request_id: str | None
-    deadline: Deadline
-    watch: Stopwatch
-    arrived_s: float = field(default_factory=time.perf_counter)
-    audit_id: str | None = None
-    """Of the record that tells of it, once there is one."""
-    about: dict[str, Any] = field(default_factory=dict)
-    """What its line in the log says of it; never input that is not well-formed."""
+_GROUPS: Final = 3
 
 
 Work = Callable[[bytes, Exchange], Response]
+_Answering = Callable[[bytes, Exchange], Awaitable[Response]]
 
 
 class Intake:
@@ -56,17 +44,28 @@ class Intake:
         self._timeout_s = parts.signing_timeout_s
         self._logger = parts.logger
         self._admission = Admission(parts.settings.max_in_flight, parts.metrics.http_in_flight)
+        # Nobody waits for company while a session is free, even if as many requests are in the ledger or the audit log
+        # as there are sessions; and however few sessions there are, each of the three always has a group to work on.
+        self._groups = Groups(parts.service, 2 * parts.sessions, _GROUPS)
 
     async def serve(self, request: Request, name: str, work: Work, *, has_body: bool = True) -> Response:
-        """Let `work` make the answer, and turn its errors into problems.
+        """Let `work` make the answer, on a thread of its own, and turn its errors into problems.
 
         `name` stands for the kind of request in the log, as in `request.signed`; `has_body` says whether there is one
         to be read. Raises what is raised when nobody can be named.
         """
+        return await self._serve(request, name, partial(self._admission.run, work), has_body=has_body)
+
+    async def serve_in_group(self, request: Request, name: str, work: GroupWork) -> Response:
+        """Do so for a request for one signature: it is signed together with others."""
+        return await self._serve(request, name, partial(self._groups.run, work), has_body=True)
+
+    async def _serve(self, request: Request, name: str, answering: _Answering, *, has_body: bool) -> Response:
         exchange = self._exchange(request)
         try:
             with self._admission.admit():
-                answer = await self._answer(request, exchange, work, has_body=has_body)
+                body = await self._body(request, exchange.deadline) if has_body else b""
+                answer = await answering(body, exchange)
         except SignerError as error:
             return self._refuse(exchange, error)
         except asyncio.CancelledError:  # the server closes, and its patience has run out
@@ -78,6 +77,7 @@ class Intake:
     def close(self) -> None:
         """Take no more work."""
         self._admission.close()
+        self._groups.close()
 
     def _exchange(self, request: Request) -> Exchange:
         address = request.client.host if request.client is not None else "unknown"
@@ -86,13 +86,11 @@ class Intake:
             _uuid_or_none(request.headers.get(REQUEST_ID_HEADER, "")),
             Deadline.after(self._timeout_s),
             Stopwatch(self._metrics, ENTRANCE),
+            client_is_gone(request.scope),
         )
 
-    async def _answer(self, request: Request, exchange: Exchange, work: Work, *, has_body: bool) -> Response:
-        deadline, body = exchange.deadline, b""
-        if has_body:
-            body = await read_json_body(request, self._max_body_bytes, min(BODY_TIMEOUT_S, deadline.remaining_s()))
-        return await self._admission.run(partial(_do, work, body, exchange), deadline, request.is_disconnected)
+    async def _body(self, request: Request, deadline: Deadline) -> bytes:
+        return await read_json_body(request, self._max_body_bytes, min(BODY_TIMEOUT_S, deadline.remaining_s()))
 
     def _refuse(self, exchange: Exchange, error: SignerError) -> Response:
         problem = Problem.of(error)
@@ -112,12 +110,6 @@ class Intake:
             # Without a stage it never reached a thread, and its total would tell how fast we refuse.
             **(exchange.watch.stop() if exchange.watch.seconds else {}),
         )
-
-
-def _do(work: Work, body: bytes, exchange: Exchange) -> Response:
-    exchange.watch.add("admission", time.perf_counter() - exchange.arrived_s)
-    exchange.deadline.check()
-    return work(body, exchange)
 
 
 def _uuid_or_none(text: str) -> str | None:

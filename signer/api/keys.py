@@ -10,7 +10,8 @@ from starlette.responses import Response
 from signer import strict_json
 from signer.api.body import MEDIA_TYPE
 from signer.api.caching import cached_response
-from signer.api.intake import Exchange, Intake
+from signer.api.exchange import Exchange
+from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.errors import UnavailableError
 from signer.inquiries import KeyVersions

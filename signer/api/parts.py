@@ -10,7 +10,6 @@ from signer.readiness import Readiness
 from signer.rehearsal import Rehearsal
 from signer.settings import HttpSettings
 from signer.signing import SigningService
-from signer.together import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +17,6 @@ class Parts:
     """The parts of the service that HTTP reaches."""
 
     service: SigningService
-    together: Together
     inquiries: Inquiries
     rehearsal: Rehearsal
     readiness: Readiness
@@ -28,3 +26,5 @@ class Parts:
     settings: HttpSettings
     signing_timeout_s: float
     """From the first header of a request to its last signature."""
+    sessions: int
+    """Signing sessions of the HSM."""

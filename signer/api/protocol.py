@@ -2,14 +2,17 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from signer.api.problems import PROBLEM_MEDIA_TYPE, Problem
 
+_IS_GONE: Final = "client_is_gone"
 MAX_HEAD_BYTES: Final = 65_536
 HEAD_TIMEOUT_S: Final = 10.0
 """From the connection, or the first octet after an answer, up to a complete head; uvicorn ends idle ones sooner."""
@@ -23,6 +26,12 @@ _HEAD_TIMEOUT: Final = Problem(
 _TOO_MANY: Final = Problem(
     HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", "too many connections are open", retryable=True
 )
+
+
+def client_is_gone(scope: Scope) -> Callable[[], bool]:
+    """Give what tells whether the connection of a request has come to its end; what ASGI offers is slow to ask."""
+    is_gone: Callable[[], bool] = scope["state"][_IS_GONE]
+    return is_gone
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -68,6 +77,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count."""
         super().on_message_begin()
+        self.scope["state"][_IS_GONE] = self.transport.is_closing
         self._head_bytes, self._in_head = 0, True
         if self.scheme == "https":
             # ASGI TLS extension, version 0.2: leaf first, PEM.

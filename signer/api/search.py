@@ -8,7 +8,8 @@ from starlette.responses import Response
 
 from signer import strict_json
 from signer.api.body import MEDIA_TYPE
-from signer.api.intake import Exchange, Intake
+from signer.api.exchange import Exchange
+from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.api.requests import parse_search
 from signer.errors import InvalidInputError

@@ -9,8 +9,10 @@ from starlette.responses import Response
 from signer import strict_json
 from signer.api.answers import answer_of
 from signer.api.body import MEDIA_TYPE
+from signer.api.exchange import ENTRANCE, Exchange
+from signer.api.groups import Steps
 from signer.api.idempotency import HEADER, REPLAYED_HEADER, stand_in_id
-from signer.api.intake import ENTRANCE, Exchange, Intake
+from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.api.requests import parse_sign
 from signer.signing import Call
@@ -22,7 +24,6 @@ class SignEndpoint:
     """Has one transaction signed."""
 
     def __init__(self, parts: Parts, intake: Intake) -> None:
-        self._together = parts.together
         self._rehearsal = parts.rehearsal
         self._aliases = frozenset(parts.inquiries.aliases())
         self._metrics = parts.metrics
@@ -30,14 +31,16 @@ class SignEndpoint:
 
     async def sign(self, request: Request) -> Response:
         """Sign one transaction; the same transaction again gets the same signature again."""
-        return await self._intake.serve(request, "signed", partial(self._sign, request.headers.getlist(HEADER)))
+        work = partial(self._sign, request.headers.getlist(HEADER))
+        return await self._intake.serve_in_group(request, "signed", work)
 
-    def _sign(self, idempotency_keys: list[str], body: bytes, exchange: Exchange) -> Response:
+    def _sign(self, idempotency_keys: list[str], body: bytes, exchange: Exchange) -> Steps:
+        exchange.begin_work()
         wanted, dry_run = parse_sign(body, stand_in_id(idempotency_keys, exchange.origin.caller))
         exchange.about |= self._about(wanted)
         if dry_run:
             return self._rehearse(wanted, exchange)
-        outcome = self._together.sign(Call(wanted, exchange.origin, exchange.deadline, exchange.watch))
+        outcome = yield Call(wanted, exchange.origin, exchange.deadline, exchange.watch)
         if isinstance(outcome, Refused):
             exchange.audit_id = outcome.audit_id
             raise outcome.error

@@ -148,7 +148,7 @@ def _caller(queues: Queues) -> str:
 
 def _logger(log: LogCapture) -> Logger:
     logger: Logger = structlog.wrap_logger(
-        logging.getLogger("test"), processors=[log], wrapper_class=structlog.stdlib.BoundLogger
+        logging.getLogger("test"), processors=[log], wrapper_class=structlog.make_filtering_bound_logger("DEBUG")
     )
     return logger
 

@@ -31,7 +31,6 @@ from signer.ports import RawSignature, SignTask
 from signer.readiness import Readiness
 from signer.settings import HttpSettings
 from signer.signatures import algorithm_named, verifies
-from signer.together import Together
 from tests.simulators import SimulatedAuditLog, SimulatedKeyRing, SimulatedLedger, private_key, simulate
 
 ALIAS = "settlement"
@@ -170,6 +169,7 @@ def running(
     signing_timeout_s: float = PATIENCE_S,
     drain_timeout_s: float = PATIENCE_S,
     require_transaction_id: bool = True,
+    sessions: int = 2,
     **settings: Any,
 ) -> Iterator[Entrance]:
     """Run the entrance for the block."""
@@ -190,7 +190,6 @@ def running(
         app = create_app(
             Parts(
                 simulation.service,
-                Together(simulation.service, groups=2),
                 simulation.inquiries,
                 simulation.rehearsal,
                 readiness,
@@ -199,6 +198,7 @@ def running(
                 logger,
                 http_settings,
                 signing_timeout_s,
+                sessions=sessions,
             )
         )
         server = ApiServer(app, http_settings, logger, drain_timeout_s, credentials)

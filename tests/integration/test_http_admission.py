@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from signer.api import admission
+from signer.api import groups
 from tests.integration.http_support import Entrance, eventually, running, signing_request
 
 
@@ -52,7 +52,7 @@ def test_who_hangs_up_while_waiting_is_not_signed_for(
     clients: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When its turn comes nobody would hear the answer, so the HSM is spared."""
-    monkeypatch.setattr(admission, "SIGNING_THREADS", 1)
+    monkeypatch.setattr(groups, "_MOST_GROUPS", 1)
     body = json.dumps(signing_request(transaction_id="TXN-gone")).encode()
     with running(max_in_flight=2) as entrance, entrance.key_ring.held() as held:
         first = clients.submit(ask, entrance, 1)
@@ -73,7 +73,7 @@ def test_who_waits_longer_than_allowed_is_not_signed_for(
     clients: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread that hangs in the HSM does not make the others wait beyond their deadline."""
-    monkeypatch.setattr(admission, "SIGNING_THREADS", 1)
+    monkeypatch.setattr(groups, "_MOST_GROUPS", 1)
     with running(max_in_flight=2, signing_timeout_s=2.0) as entrance, entrance.key_ring.held() as held:
         first = clients.submit(ask, entrance, 1)
         held.wait_for(1)

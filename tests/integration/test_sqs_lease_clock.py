@@ -10,6 +10,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from signer.demo.stack import Emulator
+from signer.logs import Logger
 from signer.settings import SqsSettings
 from signer.sqs.client import make_client
 from signer.sqs.inbound import InboundQueue
@@ -66,8 +67,10 @@ def bench(emulator: Emulator, queues: Queues) -> Iterator[Bench]:
     settings = SqsSettings(
         inbound_url=queues.inbound.url, outbound_url="-", quarantine_url="-", endpoint_url=emulator.url
     )
-    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-        logging.getLogger("test"), processors=[LogCapture()], wrapper_class=structlog.stdlib.BoundLogger
+    logger: Logger = structlog.wrap_logger(
+        logging.getLogger("test"),
+        processors=[LogCapture()],
+        wrapper_class=structlog.make_filtering_bound_logger("DEBUG"),
     )
     clock = Clock()
     with closing(make_client(settings)) as client:
