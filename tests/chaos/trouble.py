@@ -32,14 +32,15 @@ class Trouble:
         self._kinds = [_KINDS[number % len(_KINDS)] for number in range(network_faults)]
         self._random.shuffle(self._kinds)
         self._stops = stops
+        self._wanted = Counter([*self._kinds, *[STOPPED] * stops])
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._disturb, self._stop)]
         self.met: Counter[str] = Counter()
 
     @property
     def finished(self) -> bool:
-        """Whether all that was to happen has happened."""
-        return not any(thread.is_alive() for thread in self._threads)
+        """Whether all that was to happen has happened: a thread that came to grief has not done its part."""
+        return all(self.met[kind] >= number for kind, number in self._wanted.items())
 
     def start(self) -> None:
         """Begin."""
