@@ -171,7 +171,7 @@ production = false
 
 [keys.settlement]
 label = "{KEY_LABEL}"
-callers = ["{caller}"]
+callers = ["{caller}", "http:loopback"]
 
 [keys.payout]
 label = "{KEY_LABEL}"
