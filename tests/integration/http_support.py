@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import httpx
+import structlog
 from fastapi import FastAPI
 
 from signer import logs
@@ -211,11 +212,11 @@ def running(
 
 
 @contextmanager
-def captured_log() -> Iterator[io.StringIO]:
-    """Collect what every logger of the process writes, down to DEBUG; all but the test's own client."""
+def captured_log(lowest: str = "DEBUG") -> Iterator[io.StringIO]:
+    """Collect what every logger of the process writes; all but the test's own client. Afterwards it is as before."""
     root, log = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
-    logs.configure("DEBUG", log)
+    logs.configure(lowest, log)
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
@@ -223,6 +224,7 @@ def captured_log() -> Iterator[io.StringIO]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        structlog.reset_defaults()
 
 
 def _spoiled(answer: RawSignature | SignerError) -> RawSignature | SignerError:

@@ -6,22 +6,16 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from signer import logs
+from tests.integration.http_support import captured_log
 
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """What the service writes, with the logging of the test run put back afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    written = io.StringIO()
-    logs.configure("INFO", written)
-    yield written
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    """What the service writes."""
+    with captured_log("INFO") as written:
+        yield written
 
 
 def test_an_exception_is_told_without_its_words(stream: io.StringIO) -> None:
@@ -56,3 +50,13 @@ def test_every_logger_writes_one_json_line(stream: io.StringIO) -> None:
     assert (ours["event"], ours["batch_id"], ours["level"], ours["logger"]) == ("batch.forwarded", "B", "info", "ours")
     assert (library["event"], library["level"]) == ("a formatted message", "warning")
     assert {"timestamp"} <= set(ours) & set(library)
+
+
+def test_capturing_ends_with_its_test(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is logged later is where the next test looks for it."""
+    with captured_log():
+        logs.get("test").warning("within")
+    logs.get("test").warning("after")
+    said = capsys.readouterr().out
+    assert "after" in said
+    assert "within" not in said
