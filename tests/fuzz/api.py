@@ -1,113 +1,119 @@
-"""Schemathesis with all its checks over every endpoint of a real service, with each credential and with none."""
+"""Schemathesis with all its checks over every endpoint of a real service, with each credential and with none.
+
+Ends with status 1 on the first finding, and where fewer cases reached the service than are wanted, an endpoint was not
+reached, a credential opened nothing, or a round was left out. The figures lie in .local/reports/schemathesis.json.
+"""
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+import time
+import urllib.request
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
-from signer.demo.stack import Emulator, Stack, Token, provision
-from tests.issuer import CALLER
-from tests.service.entrance import SPIFFE, People, Site, site
-from tests.service.governed import HTTP, caller, policy
-from tests.service.running import until
-from tests.unit.policies import replace_file
+from tests.fuzz import tally
+from tests.fuzz.callers import NAMES, Round, rounds
+from tests.fuzz.tally import Tally
 
+LEAST: Final = 10_000
+"""Cases that a whole run has to come to."""
 _CONFIGURATION: Final = Path(__file__).with_name("schemathesis.toml")
 _ROOT: Final = Path(__file__).parents[2]
-_HOUR_S: Final = 3600
 
 
-@dataclass(frozen=True)
-class Round:
-    """Who asks, and how."""
-
-    name: str
-    url: str
-    arguments: tuple[str, ...] = ()
-
-
-def run(each: Round, directory: Path, examples: int) -> int:
-    """Send about `examples` requests to each operation; gives how many there were, or ends with what was found."""
-    report = directory / f"{each.name}.json"
+def run(each: Round, directory: Path, examples: int) -> Tally:
+    """Send about `examples` requests to each operation; ends the process with what was found wrong."""
+    directory.mkdir(parents=True, exist_ok=True)
+    noted = directory / "tally"
+    noted.touch()
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(_CONFIGURATION)]
     command += ["run", f"{each.url}/openapi.json", "--checks", "all", "--max-examples", str(examples), *each.arguments]
-    command += ["--generation-database", "none", "--report-json-path", str(report)]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
+    command += ["--generation-database", "none", "--report-json-path", str(directory / "report.json")]
+    environment = {**os.environ, tally.VARIABLE: str(noted)}
+    served, began_s = _served(each), time.monotonic()
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False, env=environment)
+    seconds = time.monotonic() - began_s
+    found = json.loads((directory / "report.json").read_text(encoding="utf-8")) if not done.returncode else {}
+    if not found.get("complete") or found["operations"]["tested"] < found["operations"]["total"]:
         sys.exit(f"{each.name}:\n{done.stdout}{done.stderr}")
-    found = json.loads(report.read_text(encoding="utf-8"))
-    if found["operations"]["tested"] < found["operations"]["total"] or not found["complete"]:
-        sys.exit(f"{each.name}: not everything was tested\n{done.stdout}")
-    cases: int = found["test_cases"]["generated"]
-    return cases
+    operations, secured = _described(each)
+    return Tally(each.name, tally.read(noted), operations, secured, _served(each) - served, seconds)
 
 
-@contextmanager
-def rounds(directory: Path) -> Iterator[list[Round]]:
-    """Run two services for the block: one for whoever is on this machine, one that wants to know who it is."""
-    with ExitStack() as closing_all:
-        emulator = closing_all.enter_context(closing(Emulator(directory)))
-        token = provision(directory / "token")
-        stack = _open_to_this_machine(directory / "loopback", emulator, token)
-        closing_all.callback(stack.start().terminate)
-        optional = {"SIGNER_HTTP__TLS__CLIENT_CERTIFICATE": "optional"}
-        entrance = site(directory / "site", emulator, token, token.module, People(), **optional)
-        running = closing_all.enter_context(entrance)
-        _let_in(running)
-        yield [Round("loopback", stack.http_url), *_with_credentials(running)]
+def _described(each: Round) -> tuple[list[str], list[str]]:
+    """Name the operations of the service's description, and those that want credentials."""
+    with urllib.request.urlopen(f"{each.url}/openapi.json", context=each.context, timeout=20) as answer:  # noqa: S310
+        document = json.load(answer)
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    open_to_all = document.get("security", [])
+    secured = [name for name, operation in operations.items() if operation.get("security", open_to_all)]
+    return list(operations), secured
 
 
-def _let_in(running: Site) -> None:
-    """Let requests get as far as they can: what the schema takes, no rule of the policy refuses."""
-    named = (caller(name, keys=["settlement", "killed"], require_transaction_id=False) for name in (SPIFFE, CALLER))
-    replace_file(running.directory / "policy.toml", policy(*named))
-    until(lambda: any(record["operation"] == "policy.changed" for record in running.records()), "the other policy")
+def _served(each: Round) -> int:
+    """Give how many requests the service has answered, by its own count."""
+    with urllib.request.urlopen(each.metrics_url, timeout=20) as answer:  # noqa: S310
+        lines = answer.read().decode().splitlines()
+    return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith("signer_http_requests_total{"))
 
 
-def _with_credentials(running: Site) -> Iterator[Round]:
-    url, directory = f"https://localhost:{running.port}", running.directory
-    (directory / "root.pem").write_bytes(running.people.root.pem)
-    trust = ("--tls-verify", str(directory / "root.pem"))
-    token = running.issuer.token(exp=running.issuer.claims()["iat"] + _HOUR_S)
-    certificate, key = running.people.honest.write(directory, "honest")
-    shown = ("--request-cert", str(certificate), "--request-cert-key", str(key))
-    yield Round("nobody", url, trust)
-    yield Round("token", url, (*trust, "--header", f"Authorization: Bearer {token}"))
-    # That check takes credentials away, and cannot take a certificate: "nobody" has none.
-    yield Round("certificate", url, (*trust, *shown, "--exclude-checks", "ignored_auth"))
-
-
-def _open_to_this_machine(directory: Path, emulator: Emulator, token: Token) -> Stack:
-    """Make a service that takes whoever comes for one caller, to whom everything is granted."""
-    directory.mkdir()
-    stack = Stack(directory, emulator, token)
-    kept = [line for line in stack.config.read_text(encoding="utf-8").splitlines() if not line.startswith("callers = ")]
-    stack.config.write_text("\n".join(kept), encoding="utf-8")
-    file = directory / "policy.toml"
-    file.write_text(policy(caller(HTTP, limits='roles = ["auditor"]', require_transaction_id=False)), encoding="utf-8")
-    stack.environment["SIGNER_POLICY__FILE"] = str(file)
-    return stack
-
-
-def main() -> None:
-    """Go through the rounds, and print the figures."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--examples", type=int, default=500, help="requests to each operation, about")
-    examples = arguments.parse_args().examples
-    total = 0
+def run_all(names: Collection[str], examples: int) -> list[Tally]:
+    """Go through the rounds of these names."""
     with TemporaryDirectory(prefix="schemathesis") as directory, rounds(Path(directory)) as found:
-        for each in found:
-            cases = run(each, Path(directory), examples)
-            total += cases
-            print(f"{each.name:12} {cases:>7,}", flush=True)  # noqa: T201
-    print(f"{total:,} requests, nothing found")  # noqa: T201
+        return [_told(run(each, Path(directory) / each.name, examples)) for each in found if each.name in names]
+
+
+def _told(each: Tally) -> Tally:
+    print(f"{each.name:12} {each.total:>7,} cases in {each.seconds:.0f} s", flush=True)  # noqa: T201
+    return each
+
+
+def _report(tallies: Sequence[Tally], faults: Sequence[str]) -> dict[str, Any]:
+    cases = {each.name: {operation: each.of(operation) for operation in each.operations} for each in tallies}
+    statuses = {
+        each.name: {f"{operation} {status}": count for (operation, status), count in sorted(each.answers.items())}
+        for each in tallies
+    }
+    totals = {
+        each.name: {"cases": each.total, "served": each.served, "seconds": round(each.seconds, 1)} for each in tallies
+    }
+    total = sum(each.total for each in tallies)
+    return {"cases": total, "rounds": totals, "by_operation": cases, "by_status": statuses, "faults": list(faults)}
+
+
+def _print(tallies: Sequence[Tally]) -> None:
+    operations = list(dict.fromkeys(operation for each in tallies for operation in each.operations))
+    print("".join([f"\n{'':32}", *(f"{each.name:>12}" for each in tallies)]))  # noqa: T201
+    for operation in operations:
+        counts = (f"{each.of(operation):>12,}" if operation in each.operations else f"{'-':>12}" for each in tallies)
+        print("".join([f"{operation:32}", *counts]))  # noqa: T201
+
+
+def main() -> int:
+    """Go through the rounds, and print the figures."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--examples", type=int, default=500, help="requests to each operation, about")
+    arguments.add_argument("--rounds", nargs="*", default=list(NAMES), choices=NAMES, help="leave some out, to debug")
+    arguments.add_argument("--reports", type=Path, default=Path(".local/reports"))
+    options = arguments.parse_args()
+    tallies = run_all(options.rounds, options.examples)
+    faults = list(tally.shortcomings(tallies, NAMES, LEAST))
+    options.reports.mkdir(parents=True, exist_ok=True)
+    report = json.dumps(_report(tallies, faults), indent=2)
+    (options.reports / "schemathesis.json").write_text(report, encoding="utf-8")
+    _print(tallies)
+    print(f"{sum(each.total for each in tallies):,} cases", *(faults or ["nothing found"]), sep="\n")  # noqa: T201
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
