@@ -101,7 +101,11 @@ class JwtSettings(Section):
     def _only_https(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # whose words quote the URL, which may hold a password
+            msg = "not a URL"
+            raise ValueError(msg) from None
         if parts.scheme == "https" and parts.hostname:
             return url
         if parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1"}:

@@ -92,7 +92,7 @@ def parse_policy(content: bytes) -> Policy:
     """Read a policy file's contents; raises `ConfigurationError`, which names what is wrong and never its value."""
     try:
         values: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a number of too many digits is no error of TOML's
         msg = "the policy file is not TOML"
         raise ConfigurationError(msg) from None
     try:

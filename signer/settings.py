@@ -287,14 +287,11 @@ def load(path: Path | None) -> Settings:
     """
     _refuse_unknown_variables()
     source = path or Path(os.environ.get(_CONFIG_VARIABLE, "signer.toml"))
+    values = _values_in(source) if path or source.exists() else {}
     try:
-        values: dict[str, Any] = tomllib.loads(source.read_text(encoding="utf-8")) if path or source.exists() else {}
         return Settings(**values)
-    except OSError as error:
-        msg = f"the settings file {source} cannot be read: {error.strerror}"
-        raise ConfigurationError(msg) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        msg = f"the settings file {source} is not TOML"
+    except RecursionError:
+        msg = "an environment variable is nested deeper than any setting is"
         raise ConfigurationError(msg) from None
     except SettingsError as error:
         # It names the section and keeps the text, which may hold a PIN, in its cause.
@@ -304,6 +301,22 @@ def load(path: Path | None) -> Settings:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         msg = f"the settings are not valid: {problems}"
         raise ConfigurationError(msg) from None
+
+
+def _values_in(source: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"the settings file {source} cannot be read: {error.strerror}"
+        raise ConfigurationError(msg) from None
+    except (ValueError, RecursionError):  # a number of too many digits is no error of TOML's
+        msg = f"the settings file {source} is not TOML"
+        raise ConfigurationError(msg) from None
+    # pydantic-settings takes some of these for arguments of its own: to read other files, or the command line.
+    if any(name.startswith("_") for name in values):
+        msg = "the settings are not valid: no setting begins with an underscore"
+        raise ConfigurationError(msg)
+    return values
 
 
 def _refuse_unknown_variables() -> None:

@@ -69,7 +69,8 @@ def read_certificate(pem: str) -> ClientCertificate:
             certificate.not_valid_before_utc,
             certificate.not_valid_after_utc,
         )
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (ValueError, TypeError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        # TypeError: a name that is a bit string.
         msg = "the client certificate cannot be read"
         raise BadCertificateError(msg) from None
 

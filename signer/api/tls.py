@@ -163,7 +163,7 @@ def _require_private(key: Path) -> None:
 def _certificates(setting: str, path: Path) -> Sequence[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         msg = f"http.tls.{setting} {path} holds no PEM certificates"
         raise ConfigurationError(msg) from None
 
@@ -204,17 +204,15 @@ def _crls(path: Path) -> list[x509.CertificateRevocationList]:
             msg = f"http.tls.client_crl {path} holds a certificate: it would be trusted"
             raise ConfigurationError(msg)
         return [x509.load_pem_x509_crl(_CRL_BEGIN + part) for part in content.split(_CRL_BEGIN)[1:]]
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         msg = f"http.tls.client_crl {path} holds no PEM revocation lists"
         raise ConfigurationError(msg) from None
 
 
 def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    if crl.issuer != authority.subject:
-        return False
     try:
-        return crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
-    except (TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return crl.issuer == authority.subject and crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    except (TypeError, ValueError, InvalidSignature, UnsupportedAlgorithm):
         return False
 
 

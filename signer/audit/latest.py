@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from signer.audit.chain import SEGMENT_NAME
+from signer.audit.chain import SEGMENT_NAME, Record, read
+from signer.errors import AuditBrokenError
 
 # Not within a string, where its quotes are escaped. Beside `sign` there are `service.start` and `store.begin`.
 _OPERATION: Final = b'"operation":"s'
@@ -16,7 +17,7 @@ _NEW_LEDGER: Final = ("new: ledger", "new: audit log and ledger", "ledger.accept
 def last_signature(directory: Path) -> dict[str, Any] | None:
     """Give the record of the last one that the ledger in use was asked for; None if there is none.
 
-    What was signed before a new ledger was accepted on purpose, that one need not know.
+    What was signed before a new ledger was accepted on purpose, that one need not know. Raises `AuditBrokenError`.
     """
     for record in _records(directory):
         if record["operation"] == "sign" and record["outcome"] == "signed":
@@ -36,5 +37,9 @@ def _records(directory: Path) -> Iterator[dict[str, Any]]:
                 place = content.rfind(_OPERATION)
                 while place >= 0:
                     start = content.rfind(b"\n", 0, place) + 1
-                    yield json.loads(content[start : content.find(b"\n", place)])
+                    line = content[start : content.find(b"\n", place) + 1]
+                    if not isinstance(read(line), Record):
+                        msg = f"the audit log is broken in {segment.name}, byte {start}: see `signer audit verify`"
+                        raise AuditBrokenError(msg)
+                    yield json.loads(line)
                     place = content.rfind(_OPERATION, 0, start)

@@ -34,7 +34,7 @@ class Latch:
             return Latched(**json.loads(self.path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             # Nobody can say what it held back: a person has to look in any case.
             msg = f"the latch {self.path} cannot be read; remove it once you know why the breaker was latched"
             raise ConfigurationError(msg) from None

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
+from signer.errors import LedgerUnavailableError
 from signer.ledger.record import Holder, Record, holders_from_text, holders_to_text
 from signer.ports import Claim, Claimed, Signature
 
@@ -166,14 +167,21 @@ def find_digest(connection: sqlite3.Connection, digest: bytes, limit: int) -> li
 
 
 def _record(row: Sequence[Any], opening: int | None = None) -> Record:
+    """Read a row; raises `LedgerUnavailableError` for one that this service did not write."""
     transaction_id, key_alias, digest, algorithm, token, claimed_in, owner, claimed_at, lease_expires_at, *rest = row
     take_overs, former, signature, completed_at, key_label, caller = rest
+    try:
+        holders = holders_from_text(former)
+        kept = Signature.from_message(json.loads(signature)) if signature is not None else None
+    except (TypeError, ValueError, RecursionError):
+        msg = "the ledger's file holds something under this transaction that is not a claim"
+        raise LedgerUnavailableError(msg) from None
     return Record(
         Claim(key_alias, transaction_id, digest, algorithm, key_label, caller),
         Holder(token, owner, claimed_at),
         lease_expires_at if opening in (None, claimed_in) else 0.0,
         take_overs,
-        holders_from_text(former),
-        Signature.from_message(json.loads(signature)) if signature is not None else None,
+        holders,
+        kept,
         completed_at,
     )

@@ -130,7 +130,7 @@ def record_of(item: Item) -> Record:
         members = {name: value["S"] for name, value in item["signature"]["M"].items()}
         signature = Signature.from_message({**_implied(claim), **members})
         return replace(record, signature=signature, completed_at=float(item["completed_at"]["N"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         msg = "the ledger's table holds something under this transaction that is not a claim"
         raise LedgerUnavailableError(msg) from None
 

@@ -79,6 +79,6 @@ def redrive_of(attributes: Mapping[str, str]) -> Redrive | None:
         document = json.loads(policy)
         # Older policies hold it as a string.
         return Redrive(int(document["maxReceiveCount"]), str(document["deadLetterTargetArn"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         msg = "the queue's redrive policy cannot be read"
         raise QueueUnavailableError(msg) from None

@@ -1,7 +1,6 @@
 """What lies in the quarantine queue: looked at without consuming it, and sent in once more."""
 
 import base64
-import binascii
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -68,7 +67,7 @@ class SetAside:
         found: dict[str, Entry] = {}
         try:
             while len(found) < _MOST_ENTRIES and (deliveries := self._quarantine.receive(_MOST_IN_ONE_CALL)):
-                found |= {delivery.message_id: Entry(delivery, _reasons(delivery)) for delivery in deliveries}
+                found |= {delivery.message_id: Entry(delivery, reasons_of(delivery)) for delivery in deliveries}
             yield sorted(found.values(), key=lambda entry: (entry.sent_at, entry.entry_id))
         finally:
             handles = [entry.delivery.receipt_handle for entry in found.values()]
@@ -86,7 +85,7 @@ class SetAside:
         lease = Lease(delivery.message_id, delivery.receipt_handle, delivery.asked_at_s, until_s, time.monotonic)
         group_id = str(entry.reasons.get("group_id", delivery.group_id))
         # The same for every try at this entry: a try whose answer was lost is not made twice.
-        message = Outgoing(delivery.body, _own_attributes(entry), group_id, f"replay-{entry.entry_id}")
+        message = Outgoing(delivery.body, own_attributes(entry), group_id, f"replay-{entry.entry_id}")
         self._inbound.send(message, lease.check)
         self._quarantine.delete(delivery.receipt_handle, lease.check)
 
@@ -103,7 +102,8 @@ def named(entries: Sequence[Entry], name: str) -> Entry:
     return found[0]
 
 
-def _reasons(delivery: Delivery) -> dict[str, Any]:
+def reasons_of(delivery: Delivery) -> dict[str, Any]:
+    """Give what stands beside an entry; empty where nothing does that could be read."""
     attribute = delivery.attributes.get(ATTRIBUTE)
     try:
         reasons = json.loads("" if attribute is None else attribute.get("StringValue", ""))
@@ -112,7 +112,8 @@ def _reasons(delivery: Delivery) -> dict[str, Any]:
     return reasons if isinstance(reasons, dict) else {}
 
 
-def _own_attributes(entry: Entry) -> Attributes:
+def own_attributes(entry: Entry) -> Attributes:
+    """Give the attributes that the message first came with; raises `InvalidInputError`."""
     moved = entry.reasons.get("attributes")
     own = {name: value for name, value in entry.delivery.attributes.items() if name != ATTRIBUTE}
     return own | ({name: _from_json(value) for name, value in moved.items()} if isinstance(moved, dict) else {})
@@ -123,6 +124,6 @@ def _from_json(value: Any) -> "MessageAttributeValueOutputTypeDef":
         if "BinaryValue" in value:
             return {"DataType": value["DataType"], "BinaryValue": base64.b64decode(value["BinaryValue"], validate=True)}
         return {"DataType": value["DataType"], "StringValue": value["StringValue"]}
-    except (KeyError, TypeError, binascii.Error):
+    except (KeyError, TypeError, ValueError):
         msg = "the entry's reasons were not written by this service: its attributes cannot be restored"
         raise InvalidInputError(msg) from None

@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import schemathesis
 from schemathesis import Case, CheckContext, HookContext, Response
+
+import signer
 
 SHORTEST: Final = 6
 """Characters: whatever is shorter may stand in an answer by chance."""
@@ -13,8 +16,9 @@ _OURS: Final = frozenset({"request_id", "audit_id"})
 _NAMES: Final = frozenset({"reference", "transaction_id"})
 """Well-formed names of the caller's own come back with its results."""
 
-_WORDS: Final = 'WWW-Authenticate: Bearer realm="signer"; Authorization; Content-Type: application/json; Host; killed'
-"""Of ours, though a request may hold them: names of headers, and of a key in schemathesis.toml."""
+_SOURCES: Final = sorted(Path(signer.__file__).parent.rglob("*.py"))
+_WORDS: Final = "\n".join(file.read_text(encoding="utf-8") for file in _SOURCES)
+"""Of ours, though a request may hold them: hypothesis takes words from the sources that it finds."""
 _SAFE_INTEGER: Final = 2**53 - 1
 
 
