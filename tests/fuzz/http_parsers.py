@@ -28,6 +28,7 @@ from signer.api.requests import parse_search, parse_sign, parse_sign_batch, pars
 from signer.api.trusted_proxies import TrustedProxies
 from signer.errors import ConfigurationError, InvalidInputError, UnauthenticatedError
 from signer.metrics import Metrics
+from tests.fuzz import wire
 from tests.fuzz.parser import Parser, dumped, text
 from tests.issuer import KEY_ID, base64url, bound_to
 from tests.pki import CLIENT, DAY, Authority, dns, named, uri
@@ -140,10 +141,19 @@ _TOKEN_ERRORS: Final = (UnauthenticatedError, TokenKeysUnavailableError)
 _SIGN: Final = {"key": "settlement", "transaction_id": "T", "algorithm": "RSASSA_PSS_SHA_256", "dry_run": True}
 _ITEMS: Final = [{"reference": "L", "transaction_id": "T", "payload": "AA=="}, {"message": {"a": [1, 1.5, "x"]}}]
 
+
+def _canonical(data: bytes) -> bytes:
+    """Give the one form there is of a document: read again, it is the same."""
+    made = strict_json.canonical(strict_json.parse(data))
+    assert strict_json.canonical(strict_json.parse(made)) == made
+    return made
+
+
 PARSERS: Final[dict[str, Parser]] = {
+    "HTTP/1.1": Parser(wire.read, wire.REQUESTS),
     "json": Parser(strict_json.parse, (b'{"a":[1,-2.5e3,"\\u00e4",true,null,{}]}', b"[1e22]"), (InvalidInputError,)),
     "canonical form": Parser(
-        lambda data: strict_json.canonical(strict_json.parse(data)),
+        _canonical,
         ('{"\u20ac":1.5,"a":[1,-2.5e-3,"\\u000f",true,null,{}]}'.encode(), b'{"b":1,"a":"x"}'),
         (InvalidInputError,),
     ),
