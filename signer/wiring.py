@@ -17,7 +17,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from signer import __version__, failpoints, logs, stop_signals
-from signer.allocator import give_large_blocks_back
+from signer.allocator import keep_memory_small
 from signer.api.app import create_app, create_health_app
 from signer.api.credentials import open_credentials
 from signer.api.parts import Parts
@@ -111,6 +111,7 @@ def serve(settings: Settings) -> None:
 
     Raises `SignerError` if it cannot start, and `UnavailableError` if work was cut off at the end of the drain time.
     """
+    keep_memory_small()
     stop_signals.hold()
     logs.configure(settings.log_level)
     logger = logs.get("signer")
@@ -211,7 +212,6 @@ def _keep_pauses_short() -> None:
     Measured beside a batch of 10,000: full collections held everybody up for 50 to 75 ms, since each went through all
     that was ever imported; and who wants the interpreter gets it after 1 ms, not after 5.
     """
-    give_large_blocks_back()
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(_SWITCH_S)

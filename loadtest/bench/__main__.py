@@ -14,6 +14,7 @@ from rich.console import Console
 
 from loadtest.bench import machine
 from loadtest.bench.cells import PATHS, Setup, measure, opened
+from loadtest.bench.extras import memory, steady_rate
 from loadtest.bench.report import print_rows, write
 from loadtest.bench.sweeps import sweep_all
 from loadtest.bench.targets import verdicts
@@ -22,6 +23,8 @@ from loadtest.stage import MODULES, open_stage
 
 _SHORT: Final = (3, 3.0)
 _FULL: Final = (7, 8.0)
+_STEADY_S: Final = 20.0
+_SIGNATURES: Final = 1_000_000
 
 
 def main() -> int:
@@ -30,12 +33,17 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="more and longer rounds, and all sweeps: an hour")
     parser.add_argument("--paths", nargs="*", default=list(PATHS), choices=list(PATHS))
     parser.add_argument("--modules", nargs="*", default=list(MODULES), choices=list(MODULES))
+    parser.add_argument("--rounds", type=int, help="of each path; their medians count")
+    parser.add_argument("--seconds", type=float, help="of each round")
+    parser.add_argument("--signatures", type=int, default=_SIGNATURES, help="after which memory is looked at; 0: none")
     parser.add_argument("--reports", type=Path, default=Path(".local/reports"))
+    parser.add_argument("--directory", type=Path, default=Path(".local/bench"), help="to work in; it is emptied first")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 140)
-    directory = Path(".local/bench")
+    directory = arguments.directory
     shutil.rmtree(directory, ignore_errors=True)
     rounds, seconds = _FULL if arguments.full else _SHORT
+    rounds, seconds = arguments.rounds or rounds, arguments.seconds or seconds
     report: dict[str, Any] = {"machine": machine.describe(), "rounds": rounds, "seconds": seconds}
     report |= {"paths": [], "absent": [], "details": [], "extra": [], "sweeps": []}
     try:
@@ -43,6 +51,10 @@ def main() -> int:
             _measure_module(name, arguments.paths, directory, (rounds, seconds), report, console)
         if "softhsm" in arguments.modules and "http-single" in arguments.paths:
             _measure_two_processes(directory, (rounds, seconds), report)
+        if "shim-cloudhsm" in arguments.modules and "http-single" in arguments.paths:
+            report["extra"].append(steady_rate(directory / "steady", _STEADY_S))
+        if arguments.signatures:
+            report["extra"].append(memory(directory / "memory", arguments.signatures))
         if arguments.full:
             report["sweeps"] = list(sweep_all(directory, 3, _SHORT[1]))
     except NotProvenError as error:

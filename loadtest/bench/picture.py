@@ -1,8 +1,10 @@
-"""Draws bars as SVG: one group for each path, one bar for each module."""
+"""Draws as SVG: one bar for each path over each module, and for each sweep how the rate grows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from xml.sax.saxutils import escape
+
+from loadtest.plots import Axes, Line, draw_lines
 
 Rows = Sequence[Mapping[str, str | float]]
 
@@ -23,6 +25,26 @@ def draw(rows: Rows, figure: str, title: str) -> str:
         f'font-weight="bold">{escape(title)}</text>'
     )
     return head + "".join(_bar(number, row, figure, most) for number, row in enumerate(rows)) + "</svg>\n"
+
+
+def draw_sweeps(rows: Rows) -> Iterator[tuple[str, str]]:
+    """Draw the rate over each quantity that was swept, with its name; the values stand at even distances."""
+    for name in dict.fromkeys(str(row["sweep"]) for row in rows):
+        swept = [row for row in rows if row["sweep"] == name]
+        values = sorted({float(row["value"]) for row in swept})
+        places = {value: float(place) for place, value in enumerate(values)}
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for row in swept:
+            entrance = str(row["path"]).partition("-")[0]
+            lines.setdefault(f"{entrance}, {row['module']}", []).append(
+                (places[float(row["value"])], float(row["rate"]))
+            )
+        ticks = [(places[value], f"{value:,.0f}") for value in values]
+        drawn = [
+            Line(legend, colour, points)
+            for (legend, points), colour in zip(lines.items(), _COLOURS.values(), strict=False)
+        ]
+        yield name, draw_lines(Axes(name, f"signatures a second, by {name}", ticks=ticks), drawn)
 
 
 def _bar(number: int, row: Mapping[str, str | float], figure: str, most: float) -> str:

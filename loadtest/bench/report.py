@@ -8,27 +8,34 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.bench.picture import draw
+from loadtest.bench.picture import draw, draw_sweeps
 from loadtest.bench.targets import TARGETS, Target, verdicts
 
 Row = dict[str, Any]
 
-_FIGURES: Final = ("rate", "limit_rate", "ratio", "service_cpu_us", "p50_ms", "p99_ms", "rss_mb")
+_FIGURES: Final = ("rate", "limit_rate", "ratio", "service_cpu_us", "p50_ms", "p99_ms", "p999_ms", "rss_mb")
+_HEADS: Final = ("path", "module", "rate", "limit", "ratio", "CPU us", "p50 ms", "p99 ms", "p99.9 ms", "RSS MB")
+_ABOVE: Final = "* above the limit: the machine gave the service more than it gave the limit; read it as 1"
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
     """Print the table, and its targets."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("path", "module", "rate", "limit", "ratio", "CPU us", "p50 ms", "p99 ms", "RSS MB", "target"):
+    for name in (*_HEADS, "target"):
         table.add_column(name, justify="left" if name in ("path", "module", "target") else "right")
     for row in rows:
         if "rate" in row:
-            figures = [f"{row[name]:g}" for name in _FIGURES]
-            table.add_row(row["path"], row["module"], *figures, _target(row))
+            table.add_row(row["path"], row["module"], *_figures(row), _target(row))
     console.print(table)
+    if any(row.get("ratio", 0) > 1 for row in rows):
+        console.print(_ABOVE, highlight=False)
     for target, value in verdicts(rows):
         said = "[red]not measured[/]" if value is None else f"{value:g} {_verdict(met=target.met_by(value))}"
         console.print(f"{target.path}, {target.module}: {target.figure} {target.text}: {said}", highlight=False)
+
+
+def _figures(row: Row) -> list[str]:
+    return [f"{row[name]:g}" + ("*" if name == "ratio" and row[name] > 1 else "") for name in _FIGURES]
 
 
 def _target(row: Row) -> str:
@@ -47,26 +54,32 @@ def write(report: dict[str, Any], directory: Path) -> None:
     """Write bench.json, its tables for docs/performance.md, and the plots."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "bench.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (directory / "bench.md").write_text(as_markdown([*report["paths"], *report["extra"]]), encoding="utf-8")
+    written = as_markdown([*report["paths"], *report["extra"]]) + _sweeps_as_markdown(report["sweeps"])
+    (directory / "bench.md").write_text(written, encoding="utf-8")
     rows = report["paths"]
     held = [row for row in rows if row["module"] != "shim-replay"]
     plots = {
         "bench-ratio.svg": draw(held, "ratio", "Part of the module's own rate that the service reaches"),
         "bench-cpu.svg": draw(rows, "service_cpu_us", "CPU of the service for each signature, outside C_Sign (us)"),
     }
+    plots |= {f"bench-{name.replace(' ', '-')}.svg": plot for name, plot in draw_sweeps(report["sweeps"])}
     for name, plot in plots.items():
         (directory / name).write_text(plot, encoding="utf-8")
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """Give the table and its targets as they stand in docs/performance.md."""
-    measured = [[row["path"], row["module"], *(f"{row[name]:g}" for name in _FIGURES)] for row in rows if "rate" in row]
+    measured = [[row["path"], row["module"], *_figures(row)] for row in rows if "rate" in row]
     judged = [
         [target.path, target.module, f"{target.figure} {target.text}", *_judged(target, value)]
         for target, value in verdicts(rows)
     ]
-    heads = ("path", "module", "rate", "limit", "ratio", "CPU us", "p50 ms", "p99 ms", "RSS MB")
-    return _table(heads, measured) + "\n" + _table(("path", "module", "target", "measured", ""), judged)
+    return _table(_HEADS, measured) + "\n" + _table(("path", "module", "target", "measured", ""), judged)
+
+
+def _sweeps_as_markdown(rows: Sequence[Row]) -> str:
+    measured = [[row["sweep"], f"{row['value']:,}", row["path"], row["module"], *_figures(row)] for row in rows]
+    return "\n" + _table(("grows", "to", *_HEADS), measured) if rows else ""
 
 
 def _judged(target: Target, value: float | None) -> tuple[str, str]:

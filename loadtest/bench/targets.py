@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from loadtest.bench.extras import MANY, STEADY
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -33,7 +35,11 @@ TARGETS: Final = (
     Target("sqs-500", "shim-cloudhsm", "ratio", 0.95, at_least=True),
     Target("sqs-500", "shim-replay", "service_cpu_us", 60, at_least=False),
     Target("http-single", "shim-replay", "service_cpu_us", 250, at_least=False),
+    Target(STEADY, "shim-cloudhsm", "p50_beyond_ms", 3, at_least=False),
+    Target(STEADY, "shim-cloudhsm", "p99_beyond_ms", 10, at_least=False),
     Target("start", "softhsm", "start_cpu_s", 2, at_least=False),
+    Target(MANY, "shim-replay", "rss_mb", 150, at_least=False),
+    Target(MANY, "shim-replay", "growth_mb", 5, at_least=False),
 )
 
 

@@ -1,0 +1,96 @@
+"""What the benchmark says of what it measured: medians, targets, tables and plots."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from loadtest.bench.cells import Figure, Round
+from loadtest.bench.extras import MANY, STEADY
+from loadtest.bench.report import as_markdown, print_rows, write
+from loadtest.bench.targets import TARGETS, verdicts
+from loadtest.closed import Run
+
+SVG = "{http://www.w3.org/2000/svg}"
+SPECIFIED = {"path", "module", "rate", "limit_rate", "ratio", "service_cpu_us", "p50_ms", "p99_ms", "rss_mb"}
+"""What every row of bench.json has."""
+
+
+def figure(path: str = "sqs-500", module: str = "softhsm", rates: tuple[float, ...] = (900, 1000, 950)) -> Figure:
+    """A path that was measured in as many rounds, over a module whose limit is 1,000 a second."""
+    rounds = [
+        Round(Run(round(rate) * 2, 2.0, [1.0, 2.0, 3.0]), cpu_us=rate / 10, limit=1000.0, load=0.5) for rate in rates
+    ]
+    return Figure(path, module, rounds, 99.96)
+
+
+def printed(rows: list[dict[str, Any]]) -> str:
+    """What is printed of them."""
+    text = io.StringIO()
+    print_rows(rows, Console(file=text, width=200))
+    return text.getvalue()
+
+
+def test_a_row_holds_medians() -> None:
+    """Of the rounds; latencies are those of all of them."""
+    row = figure().row()
+    assert row.keys() >= SPECIFIED
+    assert (row["rate"], row["ratio"], row["service_cpu_us"], row["rss_mb"]) == (950.0, 0.95, 95.0, 100.0)
+    assert (row["p50_ms"], row["p99_ms"], row["p999_ms"]) == (2.0, 3.0, 3.0)
+    assert figure().detail()["ratios"] == [0.9, 1.0, 0.95]
+
+
+@pytest.mark.parametrize(
+    ("row", "met"),
+    [
+        (figure(rates=(919,)).row(), False),
+        (figure(rates=(920,)).row(), True),
+        (figure(module="shim-replay", rates=(600,)).row(), True),
+        (figure(module="shim-replay", rates=(610,)).row(), False),
+        ({"path": "start", "module": "softhsm", "start_cpu_s": 2.01}, False),
+        ({"path": MANY, "module": "shim-replay", "rss_mb": 150.0, "growth_mb": 5.1}, True),
+        ({"path": STEADY, "module": "shim-cloudhsm", "p50_beyond_ms": 3.1, "p99_beyond_ms": 10.0}, False),
+    ],
+)
+def test_a_target_is_met_or_missed(row: dict[str, Any], met: bool) -> None:  # noqa: FBT001 - pytest's way
+    """The first target of the path; all others were not measured, and are said not to be."""
+    found = [(target, value) for target, value in verdicts([row]) if value is not None]
+    target, value = found[0]
+    assert target.met_by(value) is met
+    assert len(found) == len([each for each in TARGETS if (each.path, each.module) == (row["path"], row["module"])])
+    text = printed([row])
+    assert text.count("not measured") == len(TARGETS) - len(found)
+    assert ("met" if met else "missed") in text
+    assert ("met" if met else "missed") in as_markdown([row])
+
+
+def test_more_than_the_limit_is_marked() -> None:
+    """It cannot be, and is said to be the machine's doing."""
+    assert "1.2*" in printed([figure(rates=(1200,)).row()])
+    assert "above the limit" in printed([figure(rates=(1200,)).row()])
+    assert "*" not in printed([figure(rates=(1000,)).row()])
+
+
+def test_the_reports_are_written(tmp_path: Path) -> None:
+    """Tables, a bar for each path, and a line for each path of a sweep."""
+    swept = [
+        {"sweep": "sessions", "value": value, **figure(path, "shim-cloudhsm", (rate,)).row()}
+        for path in ("sqs-500", "http-single")
+        for value, rate in ((1, 100), (4, 400), (64, 800))
+    ]
+    rows = [figure(module=module).row() for module in ("softhsm", "shim-cloudhsm", "shim-replay")]
+    write({"paths": rows, "extra": [], "sweeps": swept}, tmp_path)
+    assert json.loads((tmp_path / "bench.json").read_text())["paths"] == rows
+    markdown = (tmp_path / "bench.md").read_text()
+    assert "| sqs-500 | softhsm | 950 | 1000 | 0.95 |" in markdown
+    assert "| sessions | 64 | http-single | shim-cloudhsm | 800 |" in markdown
+    ratios = ET.fromstring((tmp_path / "bench-ratio.svg").read_text())  # noqa: S314 - our own
+    # The ratio over a module that answers from memory says nothing.
+    assert len(ratios.findall(f"{SVG}rect")) == 1 + 2
+    sessions = ET.fromstring((tmp_path / "bench-sessions.svg").read_text())  # noqa: S314
+    assert [len((line.get("points") or "").split()) for line in sessions.findall(f"{SVG}polyline")] == [3, 3]
+    assert {"1", "4", "64"} <= {text.text for text in sessions.findall(f"{SVG}text")}
