@@ -41,12 +41,13 @@ def end(service: Program) -> int:
 
 
 @pytest.mark.parametrize(
-    ("calls", "call_timeout_s", "status"),
-    [(1, 1, 0), (-1, 1, 0), (-1, 60, 75)],
+    ("calls", "call_timeout_s", "statuses"),
+    # Where all hang, a probe that does so too before the drain time is over makes it one too many.
+    [(1, 1, {0}), (-1, 1, {0, 86}), (-1, 60, {75})],
     ids=["one is given up", "all are given up", "none is given up"],
 )
 def test_sigterm_ends_a_service_whose_calls_hang(
-    stack: Stack, shim: Shim, calls: int, call_timeout_s: int, status: int
+    stack: Stack, shim: Shim, calls: int, call_timeout_s: int, statuses: set[int]
 ) -> None:
     """Its status tells why; the batches whose calls hung are in the queue then, and the next service signs them."""
     sent = make_batches(4, 5)
@@ -55,7 +56,7 @@ def test_sigterm_ends_a_service_whose_calls_hang(
     with shim.hang("C_Sign", times=calls) as hung:
         send(stack, sent)
         hung.wait_for()
-        assert end(service) == status
+        assert end(service) in statuses
     assert not inbound_is_empty(stack)
     with running(stack):
         downstream.take_all(sent)
