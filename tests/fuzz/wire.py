@@ -5,10 +5,15 @@ import functools
 from typing import Any, Final
 
 import uvicorn
+from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from signer.api.body import read_json_body
+from signer.api.errors import ClientGoneError
+from signer.api.problems import Problem
 from signer.api.protocol import HttpProtocol
+from signer.errors import SignerError
 
 _SIGN: Final = b'{"key":"settlement","message":{}}'
 _HEAD: Final = b"POST /v1/sign HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -48,10 +53,15 @@ class _Line(asyncio.Transport):
         return
 
 
-async def _answer(_scope: Scope, receive: Receive, send: Send) -> None:
-    """Read the body, and say so."""
-    while (await receive()).get("more_body"):
-        pass
+async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """Read the body as a signing request's, and say so, or end without an answer to a client that has gone."""
+    try:
+        await read_json_body(Request(scope, receive), limit_bytes=1024, timeout_s=5)
+    except ClientGoneError:
+        return
+    except SignerError as error:
+        await Problem.of(error).response("request-1")(scope, receive, send)
+        return
     await send({"type": "http.response.start", "status": 204, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
