@@ -67,5 +67,9 @@ def _place_of(body: str) -> tuple[str, str] | None:
 
 
 def _is_plain(key: str) -> bool:
+    try:
+        octets = key.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can write and no key can hold
+        return False
     # HTTP libraries resolve dot segments, and would fetch another object than the one that was found acceptable.
-    return 0 < len(key.encode()) <= _MOST_KEY_BYTES and not {".", ".."} & set(key.split("/"))
+    return 0 < len(octets) <= _MOST_KEY_BYTES and not {".", ".."} & set(key.split("/"))

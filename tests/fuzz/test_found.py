@@ -53,6 +53,10 @@ FOUND = {
         altered(LISTS, b"\x02\x01\x010\n\x06\x08", b"\x02\x01\x030\n\x06\x08"),
     ),
     "a revocation list of nobody": ("revocation lists", altered(LISTS, b"\x0c\x04Root", b"\x4c\x04Root")),
+    "a key in S3 with half a character": (
+        "S3 pointer's body",
+        b'["software.amazon.payloadoffloading.PayloadS3Pointer",{"s3BucketName":"a-b","s3Key":"\\ud800"}]',
+    ),
     "base64 that is not ASCII": (
         "quarantine entry's reasons",
         b'{"attributes": {"a": {"DataType": "Binary", "BinaryValue": "\\u0663"}}}',
