@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 import schemathesis
-from schemathesis import Case, CheckContext, HookContext, Response
+from schemathesis import Case, CheckContext, GenerationMode, HookContext, Response
 
 import signer
 
@@ -19,6 +20,7 @@ _NAMES: Final = frozenset({"reference", "transaction_id"})
 _SOURCES: Final = sorted(Path(signer.__file__).parent.rglob("*.py"))
 _WORDS: Final = "\n".join(file.read_text(encoding="utf-8") for file in _SOURCES)
 """Of ours, though a request may hold them: hypothesis takes words from the sources that it finds."""
+_CANARY: Final = "a canary, a canary"
 _SAFE_INTEGER: Final = 2**53 - 1
 
 
@@ -29,6 +31,26 @@ def filter_body(_context: HookContext, body: Any) -> bool:
     JSON Schema has one kind of number for both.
     """
     return all(abs(number) <= _SAFE_INTEGER for number in _doubles(body))
+
+
+@schemathesis.hook
+def before_call(_context: HookContext, case: Case[Any], **_options: Any) -> None:
+    """Let every other body that is wrong be wrong in words that are known again: no schema takes a canary with spaces.
+
+    What schemathesis thinks of itself is often too short to tell.
+    """
+    is_wrong = case.meta is not None and case.meta.generation.mode is GenerationMode.NEGATIVE
+    if is_wrong and isinstance(case.body, dict | list) and crc32(repr(case.body).encode("utf-8", "replace")) % 2:
+        case.body = _sung(case.body)
+
+
+def _sung(value: Any) -> Any:
+    """Put the canary in the place of each text but the key's name, which lets it get further."""
+    if isinstance(value, dict):
+        return {name: member if name == "key" and member else _sung(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_sung(member) for member in value]
+    return _CANARY if isinstance(value, str) else value
 
 
 @schemathesis.check
