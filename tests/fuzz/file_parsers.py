@@ -78,9 +78,12 @@ def _variable(name: str, value: str) -> Iterator[None]:
 
 def _environment(data: bytes) -> object:
     """Read a section of the settings from a variable, which can hold everything but a null octet."""
-    value = data.replace(b"\0", b"").decode("utf-8", "surrogateescape")
-    with _variable("SIGNER_HTTP", value):
+    with _variable("SIGNER_HTTP", _without_nulls(data).decode("utf-8", "surrogateescape")):
         return settings.load(file_with(_SETTINGS, "signer.toml"))
+
+
+def _without_nulls(data: bytes) -> bytes:
+    return data.replace(b"\0", b"")
 
 
 def _names_canary(document: Any) -> bool:
@@ -99,7 +102,7 @@ def _as_member(data: bytes) -> bool:
 
 def _as_json_member(data: bytes) -> bool:
     try:
-        return _names_canary(json.loads(data))
+        return _names_canary(json.loads(_without_nulls(data)))
     except ValueError:
         return False
 
