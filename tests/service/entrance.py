@@ -23,7 +23,9 @@ from tests.service.running import audit_records
 from tests.unit.policies import KILL
 
 SPIFFE = "spiffe://bank.example/settlement"
-NARROW, LIMITED, KILLED = (f"spiffe://bank.example/{name}" for name in ("narrow", "limited", "killed"))
+NARROW, LIMITED, KILLED, AUDITOR = (
+    f"spiffe://bank.example/{name}" for name in ("narrow", "limited", "killed", "auditor")
+)
 BALANCER = "127.0.0.7"
 """The one address whose load balancer headers are believed."""
 PAYLOAD = "canary-payload-4711"
@@ -52,8 +54,8 @@ class People:
         self.middle = Authority("Middle", self.root)
         self.honest = self.middle.issue("settlement", [uri(SPIFFE)])
         self.other = self.middle.issue("other", [uri("spiffe://bank.example/other")])
-        self.narrow, self.limited, self.killed = (
-            self.middle.issue("somebody", [uri(name)]) for name in (NARROW, LIMITED, KILLED)
+        self.narrow, self.limited, self.killed, self.auditor = (
+            self.middle.issue("somebody", [uri(name)]) for name in (NARROW, LIMITED, KILLED, AUDITOR)
         )
         self.dns_only = self.root.issue("x", [dns("settlement.bank.example")])
         self.subject_only = self.root.issue("settlement")
@@ -99,11 +101,15 @@ class Site:
         headers: Sequence[Header] = (),
         *,
         source: str = "127.0.0.1",
+        method: str = "POST",
         target: str = "/v1/sign",
         context: ssl.SSLContext | None = None,
         **changes: Any,
     ) -> Answer:
-        """Ask for a signature on a connection of its own, with exactly these headers beside the necessary ones."""
+        """Ask for a signature on a connection of its own, with exactly these headers beside the necessary ones.
+
+        `changes` go into the document, and a member that is None out of it; what is got by GET has none.
+        """
         document = {"key": "settlement", "transaction_id": "TXN-1", "message": {"amount": PAYLOAD}, **changes}
         self.sent.update(value for name, value in headers if name == "Authorization")
         self.sent.add(target.replace("=", " "))  # a token may stand there too
@@ -112,7 +118,7 @@ class Site:
             "localhost", self.port, timeout=20, context=context or self.context(holder), source_address=(source, 0)
         )
         try:
-            answer = _exchange(connection, target, headers, json.dumps(asked).encode())
+            answer = _exchange(connection, f"{method} {target}", headers, json.dumps(asked).encode())
         except (ssl.SSLError, ConnectionError):
             return Answer()
         else:
@@ -134,14 +140,16 @@ class Site:
         return audit_records(self.stack)
 
 
-def _exchange(connection: http.client.HTTPSConnection, target: str, headers: Sequence[Header], body: bytes) -> Answer:
-    connection.putrequest("POST", target)
-    for name, value in (("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers):
+def _exchange(connection: http.client.HTTPSConnection, what: str, headers: Sequence[Header], body: bytes) -> Answer:
+    method, target = what.split(" ")
+    about_body = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))] if method == "POST" else []
+    connection.putrequest(method, target)
+    for name, value in (*about_body, *headers):
         connection.putheader(name, value)
-    connection.endheaders(body)
+    connection.endheaders(body if method == "POST" else None)
     response = connection.getresponse()
     content = response.read()
-    document = json.loads(content)
+    document = json.loads(content) if "json" in response.headers["Content-Type"] else {}
     return Answer(response.status, document.get("code"), document.get("request_id"), response.headers, content)
 
 
@@ -187,7 +195,14 @@ def _policy_file(directory: Path) -> Path:
     names = (SPIFFE, CALLER, "dns:settlement.bank.example", KILLED)
     callers = [
         *(caller(name, keys=["settlement", "killed"]) for name in names),
-        caller(NARROW, limits="max_batch = 2", algorithms=["RSASSA_PKCS1_V1_5_SHA_256"], content=["message"]),
+        caller(
+            NARROW,
+            limits="max_batch = 2",
+            algorithms=["RSASSA_PKCS1_V1_5_SHA_256"],
+            content=["message"],
+            operations=["sign"],
+        ),
+        caller(AUDITOR, limits='roles = ["auditor"]', keys=[]),
         caller(LIMITED, limits="transactions_per_second = 0.01\nburst = 1"),
     ]
     file = directory / "policy.toml"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from signer.demo.processes import Program
-from signer.demo.stack import Stack
+from signer.demo.stack import Stack, Token
 from softhsm.shim.client import Shim
 from tests.service.batches import (
     Downstream,
@@ -64,7 +64,7 @@ def test_sigterm_ends_a_service_whose_calls_hang(
     assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)
 
 
-def test_a_service_whose_calls_all_hang_ends_itself(stack: Stack, shim: Shim) -> None:
+def test_a_service_whose_calls_all_hang_ends_itself(stack: Stack, shim: Shim, service_token: Token) -> None:
     """Once even the probes hang: with its status, and one dump of all threads; the next service does the work."""
     sent = make_batches(4, 5)
     service = start(stack, call_timeout_s=1)
@@ -74,6 +74,8 @@ def test_a_service_whose_calls_all_hang_ends_itself(stack: Stack, shim: Shim) ->
     said = service.log.read_text(encoding="utf-8")
     assert said.count("Current thread 0x") == 1
     assert "signature_maker.py" in said
+    assert service_token.pin_file.read_text(encoding="utf-8").strip() not in said
+    assert "amount" not in said
     assert said.count('"event": "hsm.calls_hang"') == 1
     downstream = Downstream(stack)
     with running(stack):

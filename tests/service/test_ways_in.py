@@ -9,11 +9,13 @@ import pytest
 
 from signer.demo.stack import Emulator, Token
 from tests.issuer import bound_to
+from tests.service.endpoints import BATCH, DRY_RUN, ENDPOINTS, KEY, KEYS, PUBLIC_KEY, SEARCH, VERIFY
 from tests.service.entrance import BALANCER, Answer, People, Site, leaf, site
 from tests.service.running import until
 from tests.service.ways_in import WAYS, Way
 
 Sites = dict[bool, Site]
+ALL_WAYS = [*WAYS, *ENDPOINTS]
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +34,11 @@ def sites(
 
 def test_there_are_enough_ways() -> None:
     """The table has the size it was promised to have, and says nothing twice."""
-    assert len(WAYS) >= 60
-    assert len({way.name for way in WAYS}) == len(WAYS)
+    assert len(ALL_WAYS) >= 150
+    assert len({way.name for way in ALL_WAYS}) == len(ALL_WAYS)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+@pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
 def test_a_way_in_is_closed(sites: Sites, way: Way) -> None:
     """Refused with its code; one record with that code; not one C_Sign more."""
     service = sites[way.required]
@@ -72,6 +74,16 @@ def test_honest_callers_get_in(sites: Sites) -> None:
         assert callers["spiffe://bank.example/settlement"] >= 1
         assert callers["dns:settlement.bank.example"] == 1
         assert callers["jwt:https://issuer.example/realms/bank#settlement-service"] >= 1
+
+
+def test_each_endpoint_serves_who_may(sites: Sites) -> None:
+    """What is closed above is open to somebody, or the table would prove nothing."""
+    service = sites[False]
+    honest, auditor = service.people.honest, service.people.auditor
+    assert service.ask(honest).status == 200
+    asked = [endpoint.ask(service, honest) for endpoint in (DRY_RUN, BATCH, VERIFY, KEYS, KEY, PUBLIC_KEY)]
+    asked += [endpoint.ask(service, auditor) for endpoint in (SEARCH, VERIFY, KEYS, KEY, PUBLIC_KEY)]
+    assert [answer.status for answer in asked] == [200] * len(asked)
 
 
 def _without_certificate(service: Site) -> list[Answer]:

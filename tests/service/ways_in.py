@@ -1,4 +1,4 @@
-"""Every way in that must fail, with the code that it must fail with."""
+"""Every way in to `/v1/sign` that must fail, with the code that it must fail with."""
 
 import ssl
 import time
