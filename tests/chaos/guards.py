@@ -116,3 +116,11 @@ GUARDS: Final = (
         ("good",), "chain_broken", killed_at="audit_writing",
     ),
 )  # fmt: skip
+
+FENCING: Final = Guard(
+    "fencing", "ledger/items.py",
+    '"holder_token = :token AND attribute_not_exists(signature) AND {TTL} > :now"',
+    '"(holder_token = :token OR attribute_exists(holder_token)) AND {TTL} > :now"',
+    ("good",), "not_kept",
+)  # fmt: skip
+"""Of the ledger that a fleet shares."""
