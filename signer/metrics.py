@@ -157,6 +157,12 @@ class Metrics:
             ["key"],
             registry=registry,
         )
+        self.security_events = Counter(
+            "signer_security_events",
+            "Transactions that somebody has to look into: transaction_conflict, signature_invalid.",
+            ["code"],
+            registry=registry,
+        )
         self.batches = Counter(
             "signer_batches", "Batches: received, forwarded, quarantined, returned, lost_lease.", ["event"],
             registry=registry,

@@ -285,6 +285,9 @@ class SigningService:
         )
         for names, number in ends.items():
             self._metrics.signatures.labels(*names).inc(number)
+        for work in works:
+            if work.error is not None and work.is_security_event:
+                self._metrics.security_events.labels(work.error.code).inc()
 
 
 def _slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

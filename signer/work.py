@@ -5,12 +5,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from signer.errors import SignerError, UnavailableError
+from signer.errors import ConflictError, SignatureInvalidError, SignerError, UnavailableError
 from signer.metrics import Stopwatch
 from signer.ports import AuditEntry, Claim, Claimed, KeyRing, Origin, RawSignature, Signature, SigningKey
 from signer.transactions import SigningRequest
+
+_SECURITY_EVENT: Final = "security event"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,11 @@ class Work:
             audit_id=audit_id,
         )
 
+    @property
+    def is_security_event(self) -> bool:
+        """Whether somebody has to look: other content came under the same id, or a signature did not verify."""
+        return isinstance(self.error, ConflictError | SignatureInvalidError)
+
     def outcome(self) -> Outcome:
         """Give what the caller learns."""
         if self.error is None and self.signature is not None:
@@ -157,6 +164,7 @@ class Work:
             algorithm=self.request.algorithm.name,
             mechanism=self.request.algorithm.mechanism,
             digest="sha256:" + self.request.digest.hex(),
+            detail=_SECURITY_EVENT if self.is_security_event else None,
             **self._what_signed(),
         )
 

@@ -12,7 +12,7 @@ from signer import strict_json
 from signer.api.answers import answer_of
 from signer.api.body import MEDIA_TYPE
 from signer.api.exchange import ENTRANCE, Exchange
-from signer.api.idempotency import HEADER, stand_in_id
+from signer.api.idempotency import HEADER, REPLAYED_HEADER, stand_in_id
 from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.api.problems import Problem
@@ -70,11 +70,15 @@ class BatchEndpoint:
         if counts["failed"] < len(items) and not dry_run:
             self._metrics.last_success.labels(ENTRANCE).set_to_current_time()
         results = [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        # What was kept counts as signed, and stands beside the body: that is the same whenever it is asked for.
+        told = {"signed": counts["signed"] + counts["replayed"], "failed": counts["failed"]}
+        headers = {REPLAYED_HEADER: "true"} if counts["replayed"] and not counts["signed"] and not dry_run else None
         problem = _common_problem(outcomes)
         if problem is not None:
             exchange.about["code"] = problem.code
             return problem.response(exchange.origin.message_id, results=results)
-        return Response(strict_json.dumps({"dry_run": dry_run, **counts, "results": results}), media_type=MEDIA_TYPE)
+        body = strict_json.dumps({"dry_run": dry_run, **told, "results": results})
+        return Response(body, headers=headers, media_type=MEDIA_TYPE)
 
 
 def _outcomes(items: Sequence[BatchItem], answers: Iterator[Outcome | Rehearsed]) -> list[Outcome | Rehearsed]:

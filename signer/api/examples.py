@@ -126,7 +126,6 @@ SIGN_BATCH: Final[Examples] = {
         {
             "dry_run": False,
             "signed": 2,
-            "replayed": 0,
             "failed": 1,
             "results": [
                 {"reference": "line-1", **_signed("TXN-000011")},

@@ -27,7 +27,7 @@ _HEADERS: Final[Mapping[int, Any]] = {
 }
 _REPLAYED: Final = {
     idempotency.REPLAYED_HEADER: {
-        "description": "`true` where the signature was made for an earlier request.",
+        "description": "`true` where all of it was signed for earlier requests, and nothing for this one.",
         "schema": {"type": "string", "enum": ["true"]},
     }
 }
@@ -126,6 +126,7 @@ def sign_batch(max_items: int) -> Operation:
         examples.SIGN_BATCH,
         _SIGNING,
         tags=["Signing"],
+        headers=_REPLAYED,
         parameters=[_IDEMPOTENCY_KEY],
         requestBody=_body(schemas.sign_batch_request(max_items), examples.SIGN_BATCH),
     )

@@ -187,7 +187,7 @@ class BatchAnswer(_Answer):
 
     dry_run: bool
     signed: int
-    replayed: int
+    """Those signed before among them."""
     failed: int
     results: list[BatchResult]
 

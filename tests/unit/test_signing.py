@@ -92,6 +92,12 @@ def test_one_transaction_is_never_signed_over_two_contents(simulation: Simulatio
     assert codes(sign(simulation, [second])) == ["transaction_conflict"]
     assert len(simulation.key_ring.signed) == 1
     assert simulation.audit.entries[-1].error_code == "transaction_conflict"
+    assert simulation.audit.entries[-1].detail == "security event"
+    assert [entry.detail for entry in simulation.audit.entries[:-1]] == [None] * (len(simulation.audit.entries) - 1)
+    counted = simulation.metrics.registry.get_sample_value(
+        "signer_security_events_total", {"code": "transaction_conflict"}
+    )
+    assert counted == 1.0
 
 
 def test_a_failed_attempt_still_binds_the_digest(simulation: Simulation) -> None:
