@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from signer import logs
 from signer.hsm.attestation import Attestation, attest
 from signer.hsm.errors import HsmFault
+from signer.hsm.hung_calls import nobody_waits
 from signer.hsm.journal import Journal
 from signer.hsm.key_versions import KeyVersions
 from signer.hsm.module import Module, crypto_user_of
@@ -35,7 +36,7 @@ def planned_versions(settings: Settings) -> list[KeyVersion]:
     """Give every version of every key by its plan and its checks; signs nothing. Raises `SignerError`."""
     journal = Journal(Metrics(CollectorRegistry()).hsm, logs.get("signer"), utc_now)
     with _logged_in(settings) as (module, crypto_user):
-        versions = KeyVersions(key_specs(settings), journal, utc_now)
+        versions = KeyVersions(key_specs(settings), journal, utc_now, nobody_waits)
         versions.look(module.open_session(), module.token_serial, crypto_user)
         return [version for alias in versions.aliases() for version in versions.expected(alias)]
 

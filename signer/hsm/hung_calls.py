@@ -20,9 +20,10 @@ def nobody_waits() -> None:
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """One call into the module, while it lasts."""
+    """A thread in the module, while it is there."""
 
     began_at_s: float
+    """When its last call began, as far as it told."""
     on_hang: Callable[[], None]
     mends: bool
     """Whether nobody else can mend the connection until it comes back."""
@@ -46,6 +47,7 @@ class HungCalls:
         self._lock = threading.Lock()
         self._watches: set[Watch] = set()
         self._hung = 0
+        self._mine = threading.local()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hsm-watch", daemon=True)
         self._thread.start()
@@ -57,11 +59,17 @@ class HungCalls:
             return self._hung >= self._most or any(watch.hung and watch.mends for watch in self._watches)
 
     def begin(self, on_hang: Callable[[], None], *, mends: bool = False) -> Watch:
-        """Watch the calls that follow; `on_hang` is called once if they take too long."""
-        watch = Watch(time.monotonic(), on_hang, mends)
+        """Watch the calls of this thread that follow; `on_hang` is called once if they take too long."""
+        watch = self._mine.watch = Watch(time.monotonic(), on_hang, mends)
         with self._lock:
             self._watches.add(watch)
         return watch
+
+    def went_on(self) -> None:
+        """Note that this thread's calls came back so far: many that are quick are not one that hangs."""
+        watch: Watch | None = getattr(self._mine, "watch", None)
+        if watch is not None:
+            watch.began_at_s = time.monotonic()
 
     def end(self, watch: Watch) -> bool:
         """Tell whether what came back had been given up."""

@@ -1,6 +1,6 @@
 """Opens signing sessions and finds in each the keys that it is to sign with: handles belong to a session."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pkcs11
 
@@ -16,8 +16,10 @@ from signer.ports import SigningKey
 class KeyFinder:
     """Knows what every session must find, and takes out of service what it finds changed."""
 
-    def __init__(self, versions: KeyVersions) -> None:
+    def __init__(self, versions: KeyVersions, went_on: Callable[[], None]) -> None:
+        """`went_on` is called after each key: there may be many."""
         self._versions = versions
+        self._went_on = went_on
 
     def open_session(self, lent: Lent) -> SigningSession:
         """Open a session and look up what signs, and before its time what is to sign; raises `HsmFault`."""
@@ -44,6 +46,7 @@ class KeyFinder:
         for alias in self._versions.aliases():
             current = self._versions.in_force(alias)
             for key in self._versions.to_look_up(alias):
+                self._went_on()
                 try:
                     yield key.label, self._look_up(raw, key)
                 except HsmUnavailableError:

@@ -73,13 +73,16 @@ class KeyVersions:
     is not what it was is out of service.
     """
 
-    def __init__(self, specs: Sequence[KeySpec], journal: Journal, clock: Callable[[], datetime]) -> None:
-        """`clock` gives the time in UTC."""
+    def __init__(
+        self, specs: Sequence[KeySpec], journal: Journal, clock: Callable[[], datetime], went_on: Callable[[], None]
+    ) -> None:
+        """`clock` gives the time in UTC; `went_on` is called before each look at a key: there may be many."""
         self._plans: dict[str, list[Version]] = {}
         for spec in specs:
             self._plans.setdefault(spec.alias, []).append(Version(spec))
         self._journal = journal
         self._clock = clock
+        self._went_on = went_on
         self._lock = threading.Lock()
         self._token_serial = self._crypto_user = ""
 
@@ -98,6 +101,7 @@ class KeyVersions:
         """Look at every version, and refuse none; raises `HsmFault`."""
         self._token_serial, self._crypto_user = token_serial, crypto_user
         for version in self.all():
+            self._went_on()
             try:
                 self._know(version, checked_public_key(session, version.spec))
             except KeyRefusedError as error:
@@ -211,6 +215,7 @@ class KeyVersions:
 
     def _is_found(self, version: Version, session: pkcs11.Session) -> bool:
         spec = version.spec
+        self._went_on()
         if version.key is not None:
             spec = replace(spec, fingerprint=version.key.fingerprint)
         try:

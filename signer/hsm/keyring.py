@@ -44,10 +44,10 @@ class HsmKeyRing:
         self._connection = connection
         self._journal = journal
         self._breaker = Breaker(latch, journal)
-        self._versions = KeyVersions(specs, journal, journal.wall_clock)
+        self._versions = KeyVersions(specs, journal, journal.wall_clock, connection.hung_calls.went_on)
         self._rotation = RotationWatch(self._versions, journal, journal.wall_clock)
         self._hung_calls = connection.hung_calls
-        finder = KeyFinder(self._versions)
+        finder = KeyFinder(self._versions, self._hung_calls.went_on)
         self._pool = SessionPool(finder.open_session, self._hung_calls, sessions, journal.metrics)
         self._maker = SignatureMaker(connection, self._pool, self._breaker, finder, journal.metrics)
         self._crew = Crew(sessions, self._answer)
@@ -177,7 +177,10 @@ class HsmKeyRing:
         return absent
 
     def _load(self, crypto_user: str) -> None:
-        with self._connection.lend(Deadline.after(_OPENING_TIMEOUT_S)) as lent:
+        with (
+            self._connection.lend(Deadline.after(_OPENING_TIMEOUT_S)) as lent,
+            self._hung_calls.mending(nobody_waits),
+        ):
             try:
                 session = lent.module.open_session()
                 self._versions.load(session, lent.module.token_serial, crypto_user)

@@ -15,7 +15,7 @@ from signer.errors import HsmUnavailableError, PoolExhaustedError
 from signer.hsm.bounded import ends_in_time
 from signer.hsm.connection import Lent
 from signer.hsm.errors import Fate, HsmFault
-from signer.hsm.hung_calls import HungCalls
+from signer.hsm.hung_calls import HungCalls, nobody_waits
 from signer.hsm.module import Module, handle_of
 from signer.metrics import HsmMetrics
 
@@ -82,7 +82,8 @@ class SessionPool:
         for number in range(self.size):
             if number:
                 time.sleep(interval_s)
-            session = self._open_session(lent)
+            with self._hung_calls.mending(nobody_waits):
+                session = self._open_session(lent)
             with self._lock:
                 self._idle.append(session)
 

@@ -112,8 +112,9 @@ def open_key_ring(softhsm: Token, pin: str, latch_file: Path) -> Iterator[OpenKe
             warm: bool = True,
             call_timeout_s: float = 30,
             clock: Callable[[], datetime] = utc_now,
+            ended: threading.Event | None = None,
         ) -> Opened:
-            ended = threading.Event()
+            ended = ended or threading.Event()
             stack.close()
             metrics = Metrics(CollectorRegistry())
             journal = journal_of(metrics, clock)

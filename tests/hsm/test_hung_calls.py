@@ -2,8 +2,10 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -13,11 +15,12 @@ from signer.errors import HsmUnavailableError
 from signer.hsm.errors import Fate
 from signer.ports import RawSignature, SignTask
 from signer.signatures import DEFAULT_ALGORITHM
-from tests.hsm.conftest import Opened, OpenKeyRing, until
+from tests.hsm.conftest import Opened, OpenKeyRing, spec, until
 from tests.hsm.tap import CKR_DEVICE_ERROR, Tap, finalize, tapped
 from tests.hsm.test_recovery import failing_times, lose_the_login
 
 CALL_TIMEOUT_S = 0.3
+CKR_SESSION_CLOSED = 0x0B0
 
 
 class Hang:
@@ -25,12 +28,17 @@ class Hang:
 
     def __init__(self, tap: Tap, calls: int, function: str) -> None:
         self._left = calls
+        self._passing = 0
         self._lock = threading.Lock()
         self._go = threading.Event()
         self._back = threading.Semaphore(0)
         self._held = 0
         self.sessions: list[int] = []
         tap.instead[function] = self._stop
+
+    def passes(self, calls: int) -> None:
+        """Let so many calls pass first."""
+        self._passing = calls
 
     def let_go(self) -> None:
         """Let them come back, and see them do so."""
@@ -41,8 +49,9 @@ class Hang:
 
     def _stop(self, real: Callable[..., int], *arguments: int) -> int:
         with self._lock:
-            hangs = self._left > 0
-            self._left -= 1
+            hangs = self._left > 0 and not self._passing
+            self._passing = max(0, self._passing - 1)
+            self._left -= hangs
             if hangs:
                 self._held += 1
                 self.sessions.append(arguments[0])
@@ -170,6 +179,40 @@ def test_a_check_of_the_keys_that_hangs_holds_up_nobody(open_key_ring: OpenKeyRi
             opened.key_ring.check_keys()
             assert hung(opened) == 1
             assert all(isinstance(answered, RawSignature) for answered in sign(opened, 20))
+
+
+def test_many_calls_that_are_quick_are_not_one_that_hangs(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
+    """At start, on the timer and for a new session looking at many keys may take longer than one call may."""
+    specs = [spec(alias=f"settlement-{number}") for number in range(39)]
+
+    def slowly(real: Callable[..., int], *arguments: int) -> int:
+        time.sleep(0.003)
+        return int(real(*arguments))
+
+    with tapped(softhsm.module) as tap:
+        tap.instead["C_GetAttributeValue"] = slowly
+        opened = open_key_ring(spec(), *specs, sessions=1, call_timeout_s=CALL_TIMEOUT_S)
+        failing_times(tap, "C_SignInit", CKR_SESSION_CLOSED, 1)
+        assert all(isinstance(answered, RawSignature) for answered in sign(opened))
+        opened.key_ring.check_keys()
+        until(lambda: opened.metrics.registry.get_sample_value("signer_sessions", {"state": "busy"}) == 0)
+        assert opened.metrics.registry.get_sample_value("signer_hsm_abandoned_calls_total") == 0
+        assert not opened.ended.is_set()
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["checking keys", "opening sessions"])
+def test_a_start_that_hangs_ends_the_process(open_key_ring: OpenKeyRing, softhsm: Token, warm: bool) -> None:  # noqa: FBT001 - a parameter
+    """Nobody could ask it anything, nor would it ever be ready."""
+    ended = threading.Event()
+    with tapped(softhsm.module) as tap, hanging(tap, 1, "C_FindObjectsInit") as hang:
+        if warm:
+            hang.passes(1)
+        start = partial(open_key_ring, sessions=1, call_timeout_s=CALL_TIMEOUT_S, ended=ended)
+        starting = threading.Thread(target=start)
+        starting.start()
+        assert ended.wait(30)
+        hang.let_go()
+        starting.join()
 
 
 def test_closing_waits_for_no_call_that_hangs(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
