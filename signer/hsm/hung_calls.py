@@ -104,7 +104,9 @@ class HungCalls:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._closing.wait(self.limit_s / 10):
+        turn_s, looked_at_s = self.limit_s / 10, time.monotonic()
+        while not self._closing.wait(turn_s):
+            self._stood_still(time.monotonic() - looked_at_s - turn_s)
             for watch in self._overdue():
                 self._logger.error("hsm.call_hangs", limit_s=self.limit_s, hung=self._hung, mends=watch.mends)
                 self._metrics.abandoned_calls.inc()
@@ -113,6 +115,13 @@ class HungCalls:
                 self._end("too many calls hang")
             if self._hang_for_good([watch for watch in self._watches_that_hang() if watch.mends]):
                 self._end("the call that was to mend the connection does not come back")
+            looked_at_s = time.monotonic()
+
+    def _stood_still(self, for_s: float) -> None:
+        """Leave out time in which not even this thread ran: the process was stopped, or its machine."""
+        with self._lock:
+            for watch in self._watches:
+                watch.began_at_s += for_s
 
     def _overdue(self) -> list[Watch]:
         before_s = time.monotonic() - self.limit_s

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -62,6 +63,21 @@ def test_sigterm_ends_a_service_whose_calls_hang(
         downstream.take_all(sent)
         key = public_key(stack)
     assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)
+
+
+def test_a_service_that_was_stopped_meanwhile_gives_nothing_up(stack: Stack, shim: Shim) -> None:
+    """As when its container is frozen, or its machine moved: calls did not hang because all stood still."""
+    service = start(stack, call_timeout_s=5)
+    with shim.hang("C_Sign", times=1) as hung, ThreadPoolExecutor() as threads:
+        answer = threads.submit(sign, stack, "P-1")
+        hung.wait_for()
+        os.kill(service.pid, signal.SIGSTOP)
+        time.sleep(6)
+        os.kill(service.pid, signal.SIGCONT)
+        hung.end()
+        assert answer.result().status_code == 200
+    assert "hsm.call_hangs" not in service.log.read_text(encoding="utf-8")
+    assert service.terminate() == 0
 
 
 def test_a_service_whose_calls_all_hang_ends_itself(stack: Stack, shim: Shim, service_token: Token) -> None:
