@@ -1,9 +1,9 @@
 """The PKCS#11 module of this process: loaded with OS locking, its token found by label, one session logged in."""
 
-import contextlib
 import os
 import random
 import time
+from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ class Module:
         self._pid = os.getpid()
         self._closed = False
         self._login_session: pkcs11.Session | None = None
+        self._unclosed: deque[pkcs11.Session] = deque()
         library = _load(path, attempts)
         self.signing = cryptoki.Signing(path)
         try:
@@ -75,11 +76,29 @@ class Module:
             raise HsmUnavailableError(msg)
 
     def close_session(self, session: pkcs11.Session | None) -> None:
-        """Close a session, alive or dead; not after `close`, when its handle may be another session's."""
+        """Close a session, alive or dead; not after `close`, when its handle may be another session's.
+
+        One that the HSM was too busy to close is tried again with the next: it would count there for ever.
+        """
         if session is None or self._closed or os.getpid() != self._pid:
             return
-        with contextlib.suppress(pkcs11.PKCS11Error):
+        self._unclosed.append(session)
+        while self._close_next():
+            pass
+
+    def _close_next(self) -> bool:
+        """Tell whether it makes sense to go on with the one after it."""
+        try:
+            session = self._unclosed.popleft()
+        except IndexError:
+            return False
+        try:
             session.close()
+        except pkcs11.PKCS11Error as error:
+            if fault(error, "C_CloseSession").throttled:
+                self._unclosed.append(session)
+                return False
+        return True
 
     def close(self) -> None:
         """Finalise, which closes every session and logs out. Does nothing in a forked child."""

@@ -8,7 +8,10 @@ from signer.ports import RawSignature, SignTask
 from signer.signatures import DEFAULT_ALGORITHM
 from tests.hsm.conftest import Opened, OpenKeyRing
 from tests.hsm.tap import tapped
-from tests.hsm.test_recovery import lose_the_login
+from tests.hsm.test_recovery import failing_times, lose_the_login
+
+CKR_FUNCTION_FAILED = 0x006
+CKR_SESSION_CLOSED = 0x0B0
 
 
 def sign(opened: Opened, count: int) -> None:
@@ -49,3 +52,16 @@ def test_age_and_use_of_a_session_are_told_when_it_closes(open_key_ring: OpenKey
     assert metric(opened, "signer_session_oldest_seconds") == 0
     assert (metric(opened, "signer_session_uses_count"), metric(opened, "signer_session_uses_sum")) == (1, 15)
     assert metric(opened, "signer_session_age_seconds_count") == 1
+
+
+def test_a_session_that_the_hsm_was_too_busy_to_close_is_closed_later(
+    open_key_ring: OpenKeyRing, softhsm: Token
+) -> None:
+    """It would count against the HSM's limit until the process ends."""
+    with tapped(softhsm.module) as tap:
+        opened = open_key_ring(sessions=1)
+        failing_times(tap, "C_CloseSession", CKR_FUNCTION_FAILED, 3)
+        failing_times(tap, "C_SignInit", CKR_SESSION_CLOSED, 4)
+        sign(opened, 1)
+        closed = tap.calls["C_CloseSession"] - 3
+        assert tap.calls["C_OpenSession"] - closed == 2, "the signing session's and the login's"
