@@ -157,7 +157,7 @@ class Shim:
 
     def throttle(self, signatures_per_s: float) -> Fault:
         """Refuse what comes faster with CKR_FUNCTION_FAILED, and meanwhile attributes with CKR_DEVICE_ERROR."""
-        return self._fault(("throttle", signatures_per_s), ("throttle", 0))
+        return self._fault(("throttle", signatures_per_s), ("throttle", -1))
 
     def spoil_signatures(self, how: Literal["flip", "truncate"], *, times: int = _ALWAYS) -> Fault:
         """Flip one bit of each signature, or cut off its last byte."""

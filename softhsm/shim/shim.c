@@ -174,7 +174,7 @@ static unsigned long session_count, max_session_count, session_number, session_c
 static enum { RIGHT, FLIPPED, TRUNCATED, OTHER_KEY } signature_fault;
 static long wrong_signatures_left;
 static char other_label[256];
-static double throttle_per_s, throttle_tokens, throttled_at_s;
+static double throttle_per_s, preset_throttle_per_s, throttle_tokens, throttled_at_s;
 static void *replays; /* the tree of them, by tsearch */
 static unsigned long wrong_pins, wrong_pins_in_a_row, busy_at_finalize;
 static const char *directory;
@@ -878,6 +878,7 @@ static const char *replay(struct function *, char **word)
 static const char *throttle(struct function *, char **word)
 {
     throttle_per_s = strtod(word[0], NULL);
+    if (throttle_per_s < 0) throttle_per_s = preset_throttle_per_s;
     throttle_tokens = fmax(1, throttle_per_s / 10);
     throttled_at_s = now_s();
     return NULL;
@@ -905,7 +906,8 @@ static const char *preset(struct function *, char **word)
     slow = on && strcmp(word[1], "0");
     delay(&functions[F_C_Sign], (char *[]){"none", "0", "0"});
     refresh(&functions[F_C_Sign]);
-    throttle(NULL, (char *[]){on ? word[2] : "0"});
+    preset_throttle_per_s = on ? strtod(word[2], NULL) : 0;
+    throttle(NULL, (char *[]){"-1"});
     return cap(NULL, (char *[]){"-1"});
 }
 
@@ -961,7 +963,7 @@ static const struct command {
     {"cap", "SESSIONS|-1 (-1: as the preset has it)", 1, false, false, cap},
     {"signature", "right|flip|truncate|other TIMES|-1 LABEL", 3, false, false, signature},
     {"replay", "1|0", 1, false, false, replay},
-    {"throttle", "SIGNATURES_PER_S (0: none)", 1, false, false, throttle},
+    {"throttle", "SIGNATURES_PER_S|-1 (0: none; -1: as the preset has it)", 1, false, false, throttle},
     {"preset", "cloudhsm|none 1|0 (0: without latency) PER_S (beyond it throttled; 0: never)", 3, false, false, preset},
     {"reset", "", 0, false, false, reset},
     {"counts", "", 0, false, false, counts},
