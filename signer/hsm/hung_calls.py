@@ -104,6 +104,12 @@ class HungCalls:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # noqa: BLE001 - whatever it was: no call would be found to hang ever after
+            self._end(f"calls are watched no longer: {error!r}")
+
+    def _watch(self) -> None:
         turn_s, looked_at_s = self.limit_s / 10, time.monotonic()
         while not self._closing.wait(turn_s):
             self._stood_still(time.monotonic() - looked_at_s - turn_s)

@@ -4,18 +4,21 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from signer.deadlines import Deadline
 from signer.demo.stack import Token
 from signer.errors import HsmUnavailableError
 from signer.hsm.errors import Fate
+from signer.hsm.hung_calls import HungCalls
+from signer.metrics import Metrics
 from signer.ports import RawSignature, SignTask
 from signer.signatures import DEFAULT_ALGORITHM
-from tests.hsm.conftest import Opened, OpenKeyRing, spec, until
+from tests.hsm.conftest import Opened, OpenKeyRing, journal_of, spec, until
 from tests.hsm.tap import CKR_DEVICE_ERROR, Tap, finalize, tapped
 from tests.hsm.test_recovery import failing_times, lose_the_login
 
@@ -213,6 +216,18 @@ def test_a_start_that_hangs_ends_the_process(open_key_ring: OpenKeyRing, softhsm
         assert ended.wait(30)
         hang.let_go()
         starting.join()
+
+
+def test_calls_that_cannot_be_watched_any_more_end_the_process() -> None:
+    """As when the system has no thread left to take the place of the one that hangs: nothing would be noticed then."""
+
+    def no_thread() -> None:
+        raise RuntimeError
+
+    ended = threading.Event()
+    with closing(HungCalls(CALL_TIMEOUT_S, 1, ended.set, journal_of(Metrics(CollectorRegistry())))) as hung_calls:
+        hung_calls.begin(no_thread)
+        assert ended.wait(30)
 
 
 def test_closing_waits_for_no_call_that_hangs(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
