@@ -33,6 +33,8 @@ class Soak:
 
     def __init__(self, play: Play, exercises: Sequence[Exercise], seed: int) -> None:
         self.faults: Counter[str] = Counter()
+        self.not_made: Counter[str] = Counter()
+        """Those that found nothing to break, since the one before was not over."""
         self.samples: list[Sample] = []
         self._play = play
         self._exercises = exercises
@@ -48,7 +50,8 @@ class Soak:
             if elapsed_s - told_s >= _PROGRESS_EVERY_S:
                 told_s = elapsed_s
                 self._tell_progress(elapsed_s, console)
-            time.sleep(max(0.0, began_s + self.faults.total() * _FAULT_EVERY_S - time.monotonic()))
+            turns = self.faults.total() + self.not_made.total()
+            time.sleep(max(0.0, began_s + turns * _FAULT_EVERY_S - time.monotonic()))
         sampling.stop()
 
     def trends(self) -> dict[str, Trend]:
@@ -60,13 +63,14 @@ class Soak:
 
     def _one_fault(self) -> None:
         exercise = self._random.choice(self._exercises)
-        self.faults[exercise.name] += 1
         try:
             faults = exercise.begin(self._play.stage)
         except ShimError:
             # What the fault was to break is not back yet from the one before; the half of it that is made must end.
             self._play.stage.shim.reset()
+            self.not_made[exercise.name] += 1
             return
+        self.faults[exercise.name] += 1
         time.sleep(min(exercise.hold_s, _LONGEST_HOLD_S))
         for fault in faults:
             fault.end()
@@ -102,12 +106,15 @@ def run_soak(plan: Plan, console: Console, minutes: float, seed: int | None) -> 
     findings = play.findings()
     trends = soak.trends()
     leaked = None if sessions is None else sessions.leaked
-    held = findings.clean and not deaths and leaked == 0 and all(found.flat for found in trends.values())
+    sound = findings.clean and not deaths and leaked == 0 and all(found.flat for found in trends.values())
+    # What was never broken proves nothing.
+    held = sound and soak.faults.total() > soak.not_made.total()
     report = {
         "held": held,
         "seed": seed,
         "minutes": minutes,
         "faults": dict(soak.faults.most_common()),
+        "not_made": dict(soak.not_made.most_common()),
         "sent": len(play.load.evidence.sent),
         "failed": _failures(play.load.evidence),
         **findings.counts(),
