@@ -51,6 +51,8 @@ class Exercise:
     needs_other_key: bool = False
     kills: bool = False
     """Whether the process ends because of it."""
+    silent: bool = False
+    """Whether it fails nothing, and so need not be noticed."""
 
     @property
     def heals(self) -> bool:

@@ -165,7 +165,7 @@ _THROTTLE: Final = (
         _together(_fail("C_GetAttributeValue", "CKR_DEVICE_ERROR", times=_SEVERAL), _close_sessions),
     ),
     Exercise("every call throttled", Kind.THROTTLE, _fail("C_SignInit", "CKR_FUNCTION_FAILED"), _AWHILE),
-    Exercise("signatures are slow", Kind.THROTTLE, _slow, _AWHILE, 3),
+    Exercise("signatures are slow", Kind.THROTTLE, _slow, _AWHILE, 3, silent=True),
 )
 _HANG: Final = (
     Exercise("one call hangs", Kind.HANG, _hang("C_Sign", times=1), Lasts.UNTIL_NOTICED, 2.5),

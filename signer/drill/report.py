@@ -43,6 +43,7 @@ def _row(trial: Trial, entrance: str, span: tuple[float, float], evidence: Evide
     return {
         "name": trial.exercise.name,
         "kind": str(trial.exercise.kind),
+        "silent": trial.exercise.silent,
         "entrance": entrance,
         "detected_s": None if trial.detected_s is None else round(trial.detected_s, 3),
         "recovered_s": None if back_s is None else round(back_s, 3),
@@ -52,8 +53,8 @@ def _row(trial: Trial, entrance: str, span: tuple[float, float], evidence: Evide
 
 
 def facts_of(rows: Sequence[Row]) -> list[Row]:
-    """Give what drill.json holds of the rows: the kind is the catalogue's, nothing that was found."""
-    return [{name: value for name, value in row.items() if name != "kind"} for row in rows]
+    """Give what drill.json holds of the rows: the rest is the catalogue's, nothing that was found."""
+    return [{name: value for name, value in row.items() if name not in ("kind", "silent")} for row in rows]
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
@@ -81,7 +82,10 @@ def medians(rows: Sequence[Row]) -> list[tuple[str, float | None, float]]:
 
 
 def shortcomings(rows: Sequence[Row], wanted: int, *, whole: bool) -> Iterator[str]:
-    """Say what was not proven: faults that had no turn or no end, and goals that were missed in a `whole` drill."""
+    """Say what was not proven: faults that had no turn or no end, and what a `whole` drill must show besides.
+
+    That is goals that were met, and faults that were noticed: one that struck nothing was not recovered from either.
+    """
     had_their_turn = len({row["name"] for row in rows})
     if had_their_turn < wanted:
         yield f"cut short: {had_their_turn} of {wanted} faults had their turn"
@@ -89,6 +93,7 @@ def shortcomings(rows: Sequence[Row], wanted: int, *, whole: bool) -> Iterator[s
         if row["recovered_s"] is None:
             yield f"not recovered from: {row['name']}, over {row['entrance']}"
     if whole:
+        yield from (f"not noticed: {row['name']}" for row in rows if row["detected_s"] is None and not row["silent"])
         for kind, goal_s, median_s in medians(rows):
             if goal_s is not None and median_s >= goal_s:
                 yield f"too slow: {kind}, {seconds(median_s)} where {goal_s:.0f} s are the goal"

@@ -68,7 +68,9 @@ def test_a_short_drill_proves_what_came_out_and_draws_it(tmp_path: Path) -> None
 
 def a_row(name: str, recovered_s: float | None, kind: str = "session") -> dict[str, Any]:
     """What the judgement of a drill depends on."""
-    return {"name": name, "kind": kind, "entrance": "sqs", "recovered_s": recovered_s}
+    return {
+        "name": name, "kind": kind, "silent": False, "entrance": "sqs", "detected_s": 0.1, "recovered_s": recovered_s
+    }  # fmt: skip
 
 
 def test_what_was_not_proven_is_said() -> None:
@@ -78,6 +80,9 @@ def test_what_was_not_proven_is_said() -> None:
     assert list(shortcomings(rows, 5, whole=False)) == ["cut short: 4 of 5 faults had their turn"]
     assert list(shortcomings(rows, 4, whole=True)) == ["too slow: session, 1.50 s where 1 s are the goal"]
     assert list(shortcomings([*rows, a_row("e", None)], 5, whole=False)) == ["not recovered from: e, over sqs"]
+    unseen = a_row("e", 0.1, "throttle") | {"detected_s": None}
+    assert "not noticed: e" in list(shortcomings([*rows, unseen], 5, whole=True))
+    assert not any("e" in said.split() for said in shortcomings([*rows, unseen | {"silent": True}], 5, whole=True))
 
 
 @pytest.mark.timeout(240)
