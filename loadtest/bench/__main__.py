@@ -56,7 +56,7 @@ def main() -> int:
         if arguments.signatures:
             report["extra"].append(memory(directory / "memory", arguments.signatures))
         if arguments.full:
-            report["sweeps"] = list(sweep_all(directory, 3, _SHORT[1]))
+            report["sweeps"] = list(sweep_all(directory, min(rounds, _SHORT[0]), min(seconds, _SHORT[1])))
     except NotProvenError as error:
         console.print(f"[bold red]not proven: {error}[/]", highlight=False)
         return 1
