@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from signer.policy import CallerPolicy, Grant, Kill, Policy
+from signer.policy import CallerPolicy, Grant, Kills, Policy
 from signer.ports import AuditEntry
 
-_MOST_TOLD: Final = 40
+_IN_ONE_RECORD: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +27,30 @@ class Change:
 
 
 def changes(old: Policy, new: Policy) -> list[Change]:
-    """Name what `new` does otherwise than `old`: one change for all the rules, one for each turn of the kill switch."""
-    found = [
-        *_of_kills("key", old.kills.keys, new.kills.keys, new.kills.revived),
-        *_of_kills("caller", old.kills.callers, new.kills.callers, new.kills.revived),
-    ]
+    """Name what `new` does otherwise than `old`: one change for some 40 rules, one for each turn of the kill switch."""
     told = list(_of_callers(old.callers, new.callers))
-    if told:
-        more = [f"and {len(told) - _MOST_TOLD} more"] if len(told) > _MOST_TOLD else []
-        found.append(Change("policy.changed", "; ".join(told[:_MOST_TOLD] + more)))
-    return found
+    parts = [told[start : start + _IN_ONE_RECORD] for start in range(0, len(told), _IN_ONE_RECORD)]
+    return [
+        *_of_kills("key", old.kills, new.kills),
+        *_of_kills("caller", old.kills, new.kills),
+        *(Change("policy.changed", "; ".join(part)) for part in parts),
+    ]
 
 
-def _of_kills(
-    kind: str, old: Mapping[str, Kill], new: Mapping[str, Kill], revived: Mapping[str, Kill]
-) -> Iterator[Change]:
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) == new.get(name):
-            continue
-        alias = name if kind == "key" else None
-        subject = f"{kind} {name}"
-        if name in new:
-            yield Change("policy.killed", f"{subject} {new[name].told()}", alias)
-        else:
-            # Without a word about it, the file was edited by hand.
-            turn = revived.get(subject)
-            yield Change("policy.revived", f"{subject} {turn.told() if turn else 'by whoever edited the file'}", alias)
+def _of_kills(kind: str, old: Kills, new: Kills) -> Iterator[Change]:
+    were, are = (old.keys, new.keys) if kind == "key" else (old.callers, new.callers)
+    turned = {subject.removeprefix(f"{kind} ") for subject in new.revived if subject.startswith(f"{kind} ")}
+    for name in sorted(were.keys() | are.keys() | turned):
+        alias, subject = name if kind == "key" else None, f"{kind} {name}"
+        turn = new.revived.get(subject)
+        if turn is not None and turn != old.revived.get(subject):
+            # Whether or not anybody saw it killed.
+            yield Change("policy.revived", f"{subject} revived {turn.told()}", alias)
+        elif name in were and name not in are:
+            # Without a new word about it, the file was edited by hand.
+            yield Change("policy.revived", f"{subject} revived by whoever edited the file", alias)
+        if name in are and are[name] != were.get(name):
+            yield Change("policy.killed", f"{subject} {are[name].told()}", alias)
 
 
 def _of_callers(old: Mapping[str, CallerPolicy], new: Mapping[str, CallerPolicy]) -> Iterator[str]:

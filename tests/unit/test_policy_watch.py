@@ -1,5 +1,7 @@
 """The policy in force is what the files say; a bad file changes nothing, and every difference is on record."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tests.simulators import SimulatedAuditLog
 from tests.unit.policies import BANK, KILL, POLICY, asked, replace_file
 
 KEY = Target("key", "settlement")
+BOB = replace(KILL, by="bob@bank.example", reason="it was a test")
 
 
 class Watched:
@@ -144,6 +147,51 @@ def test_a_kill_survives_a_restart(tmp_path: Path) -> None:
     again.watch.close()
     assert again.operations() == ["policy.loaded", "policy.loaded"]
     assert again.audit.entries[0].detail == f"key settlement {KILL.told()}"
+
+
+def test_a_turn_that_no_task_saw_is_on_record_all_the_same(tmp_path: Path) -> None:
+    """Killed and revived between two looks, or revived while no task ran: the record says who let it go on."""
+    watched = Watched(tmp_path)
+    watched.kills.kill(KEY, KILL)
+    watched.kills.revive(KEY, BOB)
+    watched.watch.look()
+    watched.watch.look()
+    (revived,) = watched.audit.entries
+    told = ("settlement", f"key settlement revived {BOB.told()}")
+    assert (revived.operation, revived.key_alias, revived.detail) == ("policy.revived", *told)
+    again = Watched(tmp_path)
+    again.watch.start()
+    again.watch.close()
+    assert (again.operations()[0], again.audit.entries[0].key_alias, again.audit.entries[0].detail) == (
+        "policy.loaded",
+        *told,
+    )
+
+
+def test_a_kill_that_is_edited_away_is_not_laid_to_who_revived_an_earlier_one(watched: Watched) -> None:
+    """Revived once by bob, killed again, then taken out of the file by hand: that was not bob."""
+    watched.kills.kill(KEY, KILL)
+    watched.watch.look()
+    watched.kills.revive(KEY, BOB)
+    watched.watch.look()
+    watched.kills.kill(KEY, KILL)
+    watched.watch.look()
+    document = json.loads(watched.kills.path.read_text(encoding="utf-8"))
+    replace_file(watched.kills.path, json.dumps(document | {"keys": {}}))
+    watched.watch.look()
+    assert watched.operations() == ["policy.killed", "policy.revived"] * 2
+    assert [("bob" in (entry.detail or "")) for entry in watched.audit.entries] == [False, True, False, False]
+
+
+def test_every_difference_of_a_large_change_is_on_record(watched: Watched) -> None:
+    """What stands last is no less a right than what stands first."""
+    callers = [f"""[[callers]]\nname = "dns:{number:03}.bank.example"\n""" for number in range(90)]
+    replace_file(watched.file, POLICY + "".join(callers))
+    watched.watch.look()
+    told = "; ".join(entry.detail or "" for entry in watched.audit.entries)
+    assert [f"caller dns:{number:03}.bank.example added" for number in range(90)] == told.split("; ")
+    assert set(watched.operations()) == {"policy.changed"}
+    assert len(watched.audit.entries) < 5
 
 
 @pytest.mark.parametrize("name", ["policy.toml", "policy.kills.json"])
