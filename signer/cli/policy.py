@@ -8,7 +8,7 @@ import typer
 
 from signer import settings
 from signer.cli.printing import EXIT_NO, ConfigOption, Output, OutputOption, errors_to_exit, print_rows, printable
-from signer.errors import InvalidInputError
+from signer.errors import InvalidInputError, SignerError
 from signer.policy import Kill, Policy
 from signer.policy_file import parse_policy, read_bytes
 from signer.policy_kills import KillFile, Target
@@ -76,11 +76,22 @@ def policy_kill(
     policy: _FileOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Stop a key or a caller, in every task that shares the policy, within a second and over restarts."""
+    """Stop a key or a caller, in every task that shares the policy, within a second and over restarts.
+
+    Exit status 1 if the policy does not name it: that stops nothing.
+    """
     with errors_to_exit():
         target, file = _target(key, caller), _kill_file(policy, config)
         file.kill(target, _turn(by, reason))
     typer.echo(f"killed, in {file.path}", err=True)
+    try:
+        named = _names(_in_force(policy, config), target)
+    except SignerError as error:
+        typer.echo(printable(f"whether the policy names it cannot be checked: {error.message}"), err=True)
+        return
+    if not named:
+        typer.echo(f"the policy names no such {target.kind}, so this stops nothing: look at the spelling", err=True)
+        raise typer.Exit(EXIT_NO)
 
 
 @app.command("revive")
@@ -116,6 +127,12 @@ def _target(key: str | None, caller: str | None) -> Target:
         return Target("caller", caller)
     msg = "give exactly one of --key and --caller"
     raise InvalidInputError(msg)
+
+
+def _names(policy: Policy, target: Target) -> bool:
+    if target.kind == "caller":
+        return target.name in policy.callers
+    return any(target.name in known.keys for known in policy.callers.values())
 
 
 def _kill_file(policy: Path | None, config: Path | None) -> KillFile:

@@ -225,3 +225,21 @@ def test_explain_says_what_would_happen_and_why(tmp_path: Path) -> None:
     status, row = explained("--key", "settlement")
     assert (status, row["code"]) == (1, "key_killed")
     assert row["rule"].startswith("kill switch: key settlement since ")
+
+
+def test_a_kill_that_stops_nobody_says_so(tmp_path: Path) -> None:
+    """A slip of the pen at 3 a.m. must not pass for a stop; it is kept, and so is one over a bad policy."""
+    file = tmp_path / "policy.toml"
+    file.write_text(POLICY)
+    who = ("--by", "alice@bank.example", "--reason", "why", "--policy", str(file))
+    for target in (("--key", "setlement"), ("--caller", "dns:setlement.bank.example")):
+        slip = signer_policy("kill", *target, *who)
+        assert (slip.returncode, "stops nothing" in slip.stderr) == (1, True)
+    known = signer_policy("kill", "--caller", "dns:audit.bank.example", *who)
+    assert (known.returncode, "stops nothing" in known.stderr) == (0, False)
+    file.write_text("nonsense")
+    blind = signer_policy("kill", "--key", "settlement", *who)
+    assert (blind.returncode, "cannot be checked" in blind.stderr) == (0, True)
+    kills = json.loads((tmp_path / "policy.kills.json").read_text())
+    assert set(kills["keys"]) == {"setlement", "settlement"}
+    assert set(kills["callers"]) == {"dns:setlement.bank.example", "dns:audit.bank.example"}
