@@ -26,6 +26,8 @@ class Seen:
 
     signed: list[dict[str, Any]] = field(default_factory=list)
     """Signed transactions of HTTP."""
+    moments: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By audit id: the Unix times at which its client asked, and had the answer; not the service's own."""
     batches: dict[str, list[str]] = field(default_factory=dict)
     """Every copy of each batch that came out."""
     sent: set[str] = field(default_factory=set)
@@ -52,12 +54,14 @@ class Client:
     def _sign(self, number: int) -> None:
         wanted = {"transaction_id": f"{self._name}-{number}", "message": {"amount": f"{number}.00"}}
         body = json.dumps({"key": "settlement", **wanted})
+        asked_s = time.time()
         self._connection.request("POST", "/v1/sign", body, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
-        document = json.loads(answer.read())
+        document, answered_s = json.loads(answer.read()), time.time()
         with self._seen.lock:
             if answer.status == http.client.OK:
                 self._seen.signed.append({**wanted, "signature": document["signature"]})
+                self._seen.moments[document["signature"]["audit_id"]] = asked_s, answered_s
             else:
                 self._seen.errors.append(f"HTTP {answer.status} {document.get('code')}")
 

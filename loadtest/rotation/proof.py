@@ -47,9 +47,18 @@ def prove(fleet: Fleet, seen: Seen, keys: Mapping[str, RSAPublicKey]) -> Report:
         if named.get(audit_id) != label
     ]
     report.figures |= {"transactions": len(labels), "by_version": dict(Counter(labels.values()))}
+    report.problems += _against_clients(seen, labels, fleet.instant.timestamp())
     if set(labels.values()) != {ELDER, YOUNGER}:
         report.problems.append("only one version signed")
     return report
+
+
+def _against_clients(seen: Seen, labels: Mapping[str, str], instant_s: float) -> Iterator[str]:
+    """Compare each version with the clients' own time: the audit logs tell what the services took for the moment."""
+    for audit_id, (asked_s, answered_s) in seen.moments.items():
+        late, early = asked_s >= instant_s, answered_s < instant_s
+        if (late and labels[audit_id] != YOUNGER) or (early and labels[audit_id] != ELDER):
+            yield f"{audit_id} was asked for {asked_s - instant_s:+.3f} s from the instant, and has {labels[audit_id]}"
 
 
 def _check_signatures(seen: Seen, keys: Mapping[str, RSAPublicKey], report: Report) -> dict[str, str]:
