@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from tests.fuzz import tally
 from tests.fuzz.callers import NAMES, Round, rounds
+from tests.fuzz.leaks import leaks
 from tests.fuzz.tally import Tally
 
 LEAST: Final = 10_000
@@ -66,10 +67,11 @@ def _served(each: Round) -> int:
     return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith("signer_http_requests_total{"))
 
 
-def run_all(names: Collection[str], examples: int) -> list[Tally]:
-    """Go through the rounds of these names."""
-    with TemporaryDirectory(prefix="schemathesis") as directory, rounds(Path(directory)) as found:
-        return [_told(run(each, Path(directory) / each.name, examples)) for each in found if each.name in names]
+def run_all(names: Collection[str], examples: int) -> tuple[list[Tally], list[str]]:
+    """Go through the rounds of these names; gives what the services let out by the way, too."""
+    with TemporaryDirectory(prefix="schemathesis") as name, rounds(Path(name) / "services") as found:
+        tallies = [_told(run(each, Path(name) / each.name, examples)) for each in found if each.name in names]
+        return tallies, list(leaks(Path(name) / "services", found))
 
 
 def _told(each: Tally) -> Tally:
@@ -105,8 +107,8 @@ def main() -> int:
     arguments.add_argument("--rounds", nargs="*", default=list(NAMES), choices=NAMES, help="leave some out, to debug")
     arguments.add_argument("--reports", type=Path, default=Path(".local/reports"))
     options = arguments.parse_args()
-    tallies = run_all(options.rounds, options.examples)
-    faults = list(tally.shortcomings(tallies, NAMES, LEAST))
+    tallies, leaked = run_all(options.rounds, options.examples)
+    faults = [*tally.shortcomings(tallies, NAMES, LEAST), *leaked]
     options.reports.mkdir(parents=True, exist_ok=True)
     report = json.dumps(_report(tallies, faults), indent=2)
     (options.reports / "schemathesis.json").write_text(report, encoding="utf-8")

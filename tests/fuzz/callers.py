@@ -16,6 +16,9 @@ from tests.service.running import until
 from tests.unit.policies import replace_file
 
 NAMES: Final = ("loopback", NOBODY, "token", "certificate", "balancer", "bound token")
+SERVICES: Final = ("loopback", "site")
+TOKEN: Final = "token"
+"""Directories."""
 _AUDITOR: Final = 'roles = ["auditor"]'
 _HOUR_S: Final = 3600
 # Takes the Authorization header away, and cannot take a certificate, nor a balancer's word: NOBODY has none of them.
@@ -37,16 +40,17 @@ class Round:
 @contextmanager
 def rounds(directory: Path) -> Iterator[list[Round]]:
     """Run two services for the block: one for whoever is on this machine, one that wants to know who it is."""
+    directory.mkdir(exist_ok=True)
     with ExitStack() as closing_all:
         emulator = closing_all.enter_context(closing(Emulator(directory)))
-        token = provision(directory / "token")
-        stack = _open_to_this_machine(directory / "loopback", emulator, token)
+        token = provision(directory / TOKEN)
+        stack = _open_to_this_machine(directory / SERVICES[0], emulator, token)
         closing_all.callback(stack.start().terminate)
         environment = {
             "SIGNER_HTTP__TLS__CLIENT_CERTIFICATE": "optional",
             "SIGNER_HTTP__PROXY__NETWORKS": '["127.0.0.1/32"]',  # schemathesis is the balancer, too
         }
-        entrance = site(directory / "site", emulator, token, token.module, People(), **environment)
+        entrance = site(directory / SERVICES[1], emulator, token, token.module, People(), **environment)
         running = closing_all.enter_context(entrance)
         _let_in(running)
         yield [Round("loopback", stack.http_url, f"{stack.http_url}/metrics"), *_with_credentials(running)]

@@ -20,7 +20,7 @@ _NAMES: Final = frozenset({"reference", "transaction_id"})
 _SOURCES: Final = sorted(Path(signer.__file__).parent.rglob("*.py"))
 _WORDS: Final = "\n".join(file.read_text(encoding="utf-8") for file in _SOURCES)
 """Of ours, though a request may hold them: hypothesis takes words from the sources that it finds."""
-_CANARY: Final = "a canary, a canary"
+CANARY: Final = "a canary, a canary"
 _SAFE_INTEGER: Final = 2**53 - 1
 
 
@@ -50,7 +50,7 @@ def _sung(value: Any) -> Any:
         return {name: member if name == "key" and member else _sung(member) for name, member in value.items()}
     if isinstance(value, list):
         return [_sung(member) for member in value]
-    return _CANARY if isinstance(value, str) else value
+    return CANARY if isinstance(value, str) else value
 
 
 @schemathesis.check

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.fuzz.api import run
-from tests.fuzz.callers import NAMES, Round, rounds
+from tests.fuzz.callers import NAMES, SERVICES, TOKEN, Round, rounds
+from tests.fuzz.echo import CANARY
+from tests.fuzz.leaks import leaks
 from tests.fuzz.tally import NOBODY, Tally, read, shortcomings
 
 EXAMPLES = 1
@@ -22,8 +24,13 @@ LEAST = sum(tally.total for tally in GOOD)
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Round]]:
-    with rounds(tmp_path_factory.mktemp("api")) as found:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("api")
+
+
+@pytest.fixture(scope="module")
+def services(directory: Path) -> Iterator[dict[str, Round]]:
+    with rounds(directory) as found:
         yield {each.name: each for each in found}
 
 
@@ -32,6 +39,17 @@ def test_the_api_keeps_to_its_description(services: dict[str, Round], tmp_path: 
     """No 5xx, no status that is not told, no echo; well-formed requests are taken, others refused."""
     tally = run(services[name], tmp_path, EXAMPLES)
     assert list(shortcomings([tally], [name], least=300)) == []
+
+
+def test_no_secret_comes_out_of_it(services: dict[str, Round], directory: Path) -> None:
+    """Neither the PIN nor a word of a wrong request; one that lies about is found, and the log is looked through."""
+    assert list(leaks(directory, services.values())) == []
+    for secret in (CANARY, (directory / TOKEN / "pin").read_text(encoding="utf-8").strip().rpartition(":")[2]):
+        planted = directory / "site" / "planted"
+        planted.write_text(f"before {secret} after", encoding="utf-8")
+        assert list(leaks(directory, services.values())) == ["site/planted: a secret stands in it"]
+        planted.unlink()
+    assert all((directory / name / "serve.log").stat().st_size for name in SERVICES)
 
 
 def test_a_whole_run_falls_short_of_nothing() -> None:
