@@ -15,6 +15,8 @@ from signer.demo.stack import Stack
 from signer.drill.loops import Loop, Steady
 
 BATCH: Final = 40
+CANARY: Final = "canary-rotation-0815"
+"""In everything that is signed, and to be found nowhere."""
 _CONNECTIONS: Final = 4
 """To each process."""
 _LOOK_S: Final = 0.25
@@ -52,7 +54,7 @@ class Client:
         self._connection.close()
 
     def _sign(self, number: int) -> None:
-        wanted = {"transaction_id": f"{self._name}-{number}", "message": {"amount": f"{number}.00"}}
+        wanted = {"transaction_id": f"{self._name}-{number}", "message": {"amount": f"{number}.00", "memo": CANARY}}
         body = json.dumps({"key": "settlement", **wanted})
         asked_s = time.time()
         self._connection.request("POST", "/v1/sign", body, {"Content-Type": "application/json"})
@@ -85,7 +87,8 @@ class Batches:
 
     def _send(self, number: int) -> None:
         transactions = [
-            {"transaction_id": f"B-{number}-{i}", "message": {"amount": f"{number}.{i:02}"}} for i in range(BATCH)
+            {"transaction_id": f"B-{number}-{i}", "message": {"amount": f"{number}.{i:02}", "memo": CANARY}}
+            for i in range(BATCH)
         ]
         batch = {"schema": "settlement-batch/1", "batch_id": f"B-{number}", "key": "settlement"}
         body = json.dumps({**batch, "transactions": transactions})

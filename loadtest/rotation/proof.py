@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from loadtest.rotation.load import Seen
+from loadtest.rotation.load import CANARY, Seen
 from loadtest.rotation.stage import ELDER, YOUNGER, Fleet
 from signer.audit.verification import verify_directory
 from signer.demo.stack import Stack
@@ -47,6 +47,7 @@ def prove(fleet: Fleet, seen: Seen, keys: Mapping[str, RSAPublicKey]) -> Report:
         if named.get(audit_id) != label
     ]
     report.figures |= {"transactions": len(labels), "by_version": dict(Counter(labels.values()))}
+    report.problems += [problem for stack in fleet.stacks for problem in _leaks(stack, fleet.pin)]
     report.problems += _against_clients(seen, labels, fleet.instant.timestamp())
     if set(labels.values()) != {ELDER, YOUNGER}:
         report.problems.append("only one version signed")
@@ -103,6 +104,14 @@ def _check_log(stack: Stack, fleet: Fleet, report: Report) -> Iterator[tuple[str
     report.figures[f"{name}: taken over from before"] = resumed
     if f"{name}: rotated at" not in report.figures:
         report.problems.append(f"{name}: no record of the rotation")
+
+
+def _leaks(stack: Stack, pin: bytes) -> Iterator[str]:
+    """Search what a process wrote for its PIN and for what it signed."""
+    for path in (path for path in stack.directory.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        if pin in content or CANARY.encode() in content:
+            yield f"{path.relative_to(stack.directory.parent)}: a secret stands in it"
 
 
 def _records(stack: Stack) -> Iterator[dict[str, Any]]:

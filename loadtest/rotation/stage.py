@@ -22,6 +22,8 @@ class Fleet:
     stacks: tuple[Stack, Stack]
     """The queues of both are those of the first."""
     instant: datetime
+    pin: bytes
+    """Without the user's name, which is no secret."""
 
 
 @contextmanager
@@ -42,7 +44,8 @@ def fleet(directory: Path, instant: datetime) -> Iterator[Fleet]:
             stack.callback(program.terminate)
         for member, program in zip(members, programs, strict=True):
             program.wait_for(f"{member.http_url}/readyz")
-        yield Fleet((members[0], members[1]), instant)
+        pin = token.pin_file.read_bytes().strip().rpartition(b":")[2]
+        yield Fleet((members[0], members[1]), instant, pin)
 
 
 def _configure(member: Stack, first: Stack, url: str, table: str, instant: datetime) -> None:

@@ -17,7 +17,7 @@ from tests.unit.policies import replace_file
 
 NAMES: Final = ("loopback", NOBODY, "token", "certificate", "balancer", "bound token")
 SERVICES: Final = ("loopback", "site")
-TOKEN: Final = "token"
+HSM_HOME: Final = "token"
 """Directories."""
 _AUDITOR: Final = 'roles = ["auditor"]'
 _HOUR_S: Final = 3600
@@ -43,7 +43,7 @@ def rounds(directory: Path) -> Iterator[list[Round]]:
     directory.mkdir(exist_ok=True)
     with ExitStack() as closing_all:
         emulator = closing_all.enter_context(closing(Emulator(directory)))
-        token = provision(directory / TOKEN)
+        token = provision(directory / HSM_HOME)
         stack = _open_to_this_machine(directory / SERVICES[0], emulator, token)
         closing_all.callback(stack.start().terminate)
         environment = {

@@ -4,13 +4,13 @@ import urllib.request
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from tests.fuzz.callers import SERVICES, TOKEN, Round
+from tests.fuzz.callers import HSM_HOME, SERVICES, Round
 from tests.fuzz.echo import CANARY
 
 
 def leaks(directory: Path, found: Collection[Round]) -> Iterator[str]:
     """Name the files, logs and audit records above all, and the metrics that hold a secret; `found` still runs."""
-    secrets = {CANARY.encode(), (directory / TOKEN / "pin").read_bytes().strip().rpartition(b":")[2]}
+    secrets = {CANARY.encode(), (directory / HSM_HOME / "pin").read_bytes().strip().rpartition(b":")[2]}
     for name, content in _said(directory, found):
         if any(secret in content for secret in secrets):
             yield f"{name}: a secret stands in it"

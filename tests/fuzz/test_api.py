@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.fuzz.api import run
-from tests.fuzz.callers import NAMES, SERVICES, TOKEN, Round, rounds
+from tests.fuzz.callers import HSM_HOME, NAMES, SERVICES, Round, rounds
 from tests.fuzz.echo import CANARY
 from tests.fuzz.leaks import leaks
 from tests.fuzz.tally import NOBODY, Tally, read, shortcomings
@@ -44,7 +44,7 @@ def test_the_api_keeps_to_its_description(services: dict[str, Round], tmp_path: 
 def test_no_secret_comes_out_of_it(services: dict[str, Round], directory: Path) -> None:
     """Neither the PIN nor a word of a wrong request; one that lies about is found, and the log is looked through."""
     assert list(leaks(directory, services.values())) == []
-    for secret in (CANARY, (directory / TOKEN / "pin").read_text(encoding="utf-8").strip().rpartition(":")[2]):
+    for secret in (CANARY, (directory / HSM_HOME / "pin").read_text(encoding="utf-8").strip().rpartition(":")[2]):
         planted = directory / "site" / "planted"
         planted.write_text(f"before {secret} after", encoding="utf-8")
         assert list(leaks(directory, services.values())) == ["site/planted: a secret stands in it"]
