@@ -238,12 +238,14 @@ def _build_api(
     server = ApiServer(create_app(parts), http, logger, settings.drain_timeout_s, credentials)
 
     def start() -> ApiServer:
-        if http.health is not None:
-            health = ApiServer(create_health_app(parts), http.health, logger, 0)
+        health = ApiServer(create_health_app(parts), http.health, logger, 0) if http.health is not None else None
+        if health is not None:
             stack.callback(health.close)
-            health.start()
         stack.callback(server.close)
         server.start()
+        # Not before: who hears that the service is ready sends requests.
+        if health is not None:
+            health.start()
         return server
 
     return start
