@@ -5,7 +5,7 @@ import json
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,9 +23,8 @@ from tests.service.running import audit_records
 from tests.unit.policies import KILL
 
 SPIFFE = "spiffe://bank.example/settlement"
-NARROW, LIMITED, KILLED, AUDITOR = (
-    f"spiffe://bank.example/{name}" for name in ("narrow", "limited", "killed", "auditor")
-)
+SOMEBODY = ("narrow", "checker", "limited", "paced_dry", "paced_batch", "paced_verify", "killed", "auditor", "ousted")
+NARROW, CHECKER, *LIMITED, KILLED, AUDITOR, OUSTED = (f"spiffe://bank.example/{name}" for name in SOMEBODY)
 BALANCER = "127.0.0.7"
 """The one address whose load balancer headers are believed."""
 PAYLOAD = "canary-payload-4711"
@@ -41,6 +40,10 @@ class Answer:
     request_id: str | None = None
     headers: Any = None
     body: bytes = b""
+    source: str = ""
+    """Which address asked."""
+    holder: Holder | None = None
+    """Whose certificate was shown."""
 
 
 @dataclass
@@ -54,9 +57,9 @@ class People:
         self.middle = Authority("Middle", self.root)
         self.honest = self.middle.issue("settlement", [uri(SPIFFE)])
         self.other = self.middle.issue("other", [uri("spiffe://bank.example/other")])
-        self.narrow, self.limited, self.killed, self.auditor = (
-            self.middle.issue("somebody", [uri(name)]) for name in (NARROW, LIMITED, KILLED, AUDITOR)
-        )
+        self.known = {name: self.middle.issue("somebody", [uri(f"spiffe://bank.example/{name}")]) for name in SOMEBODY}
+        self.narrow, self.limited = self.known["narrow"], self.known["limited"]
+        self.killed, self.auditor = self.known["killed"], self.known["auditor"]
         self.dns_only = self.root.issue("x", [dns("settlement.bank.example")])
         self.subject_only = self.root.issue("settlement")
         self.revoked = self.middle.issue("revoked", [uri(SPIFFE)])
@@ -120,10 +123,10 @@ class Site:
         try:
             answer = _exchange(connection, f"{method} {target}", headers, json.dumps(asked).encode())
         except (ssl.SSLError, ConnectionError):
-            return Answer()
+            return Answer(source=source, holder=holder)
         else:
             self.heard.append(answer.headers.as_bytes() + answer.body)
-            return answer
+            return replace(answer, source=source, holder=holder)
         finally:
             connection.close()
 
@@ -191,7 +194,7 @@ def site(
 
 
 def _policy_file(directory: Path) -> Path:
-    """Who may do what; one key and one caller are killed, and one key is granted to nobody."""
+    """Who may do what; one key and two callers are killed, and one key is granted to nobody."""
     names = (SPIFFE, CALLER, "dns:settlement.bank.example", KILLED)
     callers = [
         *(caller(name, keys=["settlement", "killed"]) for name in names),
@@ -202,12 +205,13 @@ def _policy_file(directory: Path) -> Path:
             content=["message"],
             operations=["sign"],
         ),
-        caller(AUDITOR, limits='roles = ["auditor"]', keys=[]),
-        caller(LIMITED, limits="transactions_per_second = 0.01\nburst = 1"),
+        caller(CHECKER, algorithms=["RSASSA_PKCS1_V1_5_SHA_256"], content=["message"], operations=["verify"]),
+        *(caller(name, limits='roles = ["auditor"]', keys=[]) for name in (AUDITOR, OUSTED)),
+        *(caller(name, limits="transactions_per_second = 0.01\nburst = 1") for name in LIMITED),
     ]
     file = directory / "policy.toml"
     file.write_text(policy(*callers))
-    for target in (Target("key", "killed"), Target("caller", KILLED)):
+    for target in (Target("key", "killed"), Target("caller", KILLED), Target("caller", OUSTED)):
         KillFile(kill_file_beside(file)).kill(target, KILL)
     return file
 

@@ -1,20 +1,25 @@
 """Nobody gets in who should not: each way is refused with its code, leaves its record, and never reaches the HSM."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
 
 from signer.demo.stack import Emulator, Token
 from tests.issuer import bound_to
-from tests.service.endpoints import BATCH, DRY_RUN, ENDPOINTS, KEY, KEYS, PUBLIC_KEY, SEARCH, VERIFY
+from tests.pki import Holder
+from tests.service.endpoints import ALL, BATCH, DRY_RUN, ENDPOINTS, KEY, KEYS, PUBLIC_KEY, SEARCH, VERIFY
 from tests.service.entrance import BALANCER, Answer, People, Site, leaf, site
 from tests.service.running import until
 from tests.service.ways_in import WAYS, Way
 
 Sites = dict[bool, Site]
+_ISSUED = "jwt:https://issuer.example/realms/bank#"
 ALL_WAYS = [*WAYS, *ENDPOINTS]
 
 
@@ -34,7 +39,7 @@ def sites(
 
 def test_there_are_enough_ways() -> None:
     """The table has the size it was promised to have, and says nothing twice."""
-    assert len(ALL_WAYS) >= 150
+    assert len(ALL_WAYS) >= 240
     assert len({way.name for way in ALL_WAYS}) == len(ALL_WAYS)
 
 
@@ -53,10 +58,51 @@ def test_a_way_in_is_closed(sites: Sites, way: Way) -> None:
     assert [other["error_code"] for other in others] == [way.code] * (way.records - 1)
     outcome = "failed" if way.code == "rate_limited" else "refused"
     assert (record["outcome"], record["error_code"], record["entrance"]) == (outcome, way.code, "http")
-    assert record.get("message_id") == answer.request_id
+    assert (record.get("message_id"), record["channel"]) == (answer.request_id, answer.source)
+    assert_names_the_caller(record, answer)
     assert service.signatures() == signed
     if way.status == 401:
         assert answer.headers["WWW-Authenticate"].startswith("Bearer realm=")
+
+
+def assert_names_the_caller(record: dict[str, Any], answer: Answer) -> None:
+    """Once it is known who asks, the record says who; before that it names nobody."""
+    if record["operation"] == "authenticate":
+        assert "caller" not in record
+    elif answer.holder is None:
+        assert record["caller"] in {f"{_ISSUED}somebody-else", "spiffe://bank.example/other"}
+    else:
+        assert record["caller"] in (uris_of(answer.holder) or ["subject:CN=settlement"])
+
+
+def uris_of(holder: Holder) -> list[str]:
+    """The names in a certificate that a caller of ours may have."""
+    names = [extension.value for extension in holder.certificate.extensions]
+    alternatives = [value for value in names if isinstance(value, x509.SubjectAlternativeName)]
+    return [uri for value in alternatives for uri in value.get_values_for_type(x509.UniformResourceIdentifier)]
+
+
+def test_every_endpoint_has_its_ways(sites: Sites) -> None:
+    """Whatever the service describes for callers is in the table, and so will be what is added to it."""
+    service = sites[False]
+    paths = json.loads(service.ask(service.people.honest, method="GET", target="/openapi.json").body)["paths"]
+    described = {(method.upper(), path) for path, methods in paths.items() for method in methods if "/v1/" in path}
+    tried = {(endpoint.method, endpoint.path) for endpoint in ALL}
+    assert described == tried
+
+
+def test_an_item_of_a_batch_is_no_way_in_either(sites: Sites) -> None:
+    """One that is refused among others: its code is in its place, its record is there, and the HSM signs the other."""
+    service = sites[False]
+    signed, recorded = service.signatures(), len(service.records())
+    items = [{"message": {}}, {"transaction_id": "M-3", "message": {}}]
+    answer = BATCH.ask(service, service.people.honest, transactions=items)
+    assert answer.status == 200
+    refused, good = json.loads(answer.body)["results"]
+    assert (refused["error"]["code"], good["signature"]["key_alias"]) == ("transaction_id_required", "settlement")
+    codes = Counter(record.get("error_code") for record in service.records()[recorded:])
+    assert codes == {"transaction_id_required": 1, None: 1}
+    assert service.signatures() == signed + 1
 
 
 def test_honest_callers_get_in(sites: Sites) -> None:
@@ -73,7 +119,7 @@ def test_honest_callers_get_in(sites: Sites) -> None:
         callers = Counter(record["caller"] for record in service.records() if record["outcome"] == "signed")
         assert callers["spiffe://bank.example/settlement"] >= 1
         assert callers["dns:settlement.bank.example"] == 1
-        assert callers["jwt:https://issuer.example/realms/bank#settlement-service"] >= 1
+        assert callers[f"{_ISSUED}settlement-service"] >= 1
 
 
 def test_each_endpoint_serves_who_may(sites: Sites) -> None:
