@@ -18,7 +18,7 @@ from signer.settings import kill_file_beside
 from softhsm.shim.client import LIBRARY, Shim
 from tests.issuer import AUDIENCE, CALLER, ISSUER, Issuer
 from tests.pki import DAY, SERVER, Authority, Holder, client_context, dns, server_certificate, uri
-from tests.service.governed import caller, policy
+from tests.service.governed import caller, policy, queue_of
 from tests.service.running import audit_records
 from tests.unit.policies import KILL
 
@@ -179,7 +179,7 @@ def site(
         stack.config.write_text("\n".join(kept))
         shim = Shim(Path(closing.enter_context(TemporaryDirectory(prefix="shim"))))
         port, health_port = free_port(), free_port()
-        settings = _settings(directory, people, issuer) | {
+        settings = _settings(stack, people, issuer) | {
             "SIGNER_HTTP__PORT": str(port),
             "SIGNER_HTTP__HEALTH__PORT": str(health_port),
             "SIGNER_HSM__MODULE": str(LIBRARY),
@@ -193,9 +193,9 @@ def site(
         yield Site(people, issuer, stack, shim, directory, port, process)
 
 
-def _policy_file(directory: Path) -> Path:
+def _policy_file(directory: Path, queue: str) -> Path:
     """Who may do what; one key and two callers are killed, and one key is granted to nobody."""
-    names = (SPIFFE, CALLER, "dns:settlement.bank.example", KILLED)
+    names = (SPIFFE, CALLER, "dns:settlement.bank.example", KILLED, queue)
     callers = [
         *(caller(name, keys=["settlement", "killed"]) for name in names),
         caller(
@@ -216,7 +216,8 @@ def _policy_file(directory: Path) -> Path:
     return file
 
 
-def _settings(directory: Path, people: People, issuer: Issuer) -> dict[str, str]:
+def _settings(stack: Stack, people: People, issuer: Issuer) -> dict[str, str]:
+    directory = stack.directory
     certificate, key = server_certificate(people.root).write(directory, "server")
     for name, content in (
         ("client-ca.pem", people.root.pem + people.middle.pem),
@@ -226,7 +227,7 @@ def _settings(directory: Path, people: People, issuer: Issuer) -> dict[str, str]
         (directory / name).write_bytes(content)
     return {
         "SIGNER_KEYS": json.dumps({alias: {"label": KEY_LABEL} for alias in ("settlement", "killed", "fees")}),
-        "SIGNER_POLICY__FILE": str(_policy_file(directory)),
+        "SIGNER_POLICY__FILE": str(_policy_file(directory, queue_of(stack))),
         "SIGNER_HTTP__TLS__CERTIFICATE": str(certificate),
         "SIGNER_HTTP__TLS__KEY": str(key),
         "SIGNER_HTTP__TLS__CLIENT_CA": str(directory / "client-ca.pem"),
