@@ -24,6 +24,8 @@ class Case:
     """As it seems at first sight, and exactly once it was read."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What its log line will say."""
+    is_downstream: bool = False
+    """Whether the downstream queue has accepted the batch: only its deletion is left."""
     refusals: tuple[Refusal, ...] = ()
     """How each of its transactions fared, if they were not signed."""
 

@@ -34,6 +34,8 @@ class End(StrEnum):
         return self in (End.FORWARDED, End.QUARANTINED)
 
 
+_SOON_S: Final = 60
+"""So long at most stays away what is downstream already: a FIFO queue knows its copy for five minutes only."""
 _LOG_EVENTS: Final = {
     End.FORWARDED: (logging.INFO, "batch.forwarded"),
     End.QUARANTINED: (logging.WARNING, "batch.quarantined"),
@@ -73,7 +75,8 @@ class BatchWorker:
             self._patience.forget(case.delivery)
         else:
             self._patience.note(case.delivery, case.facts["code"])
-            self._leases.give_back([(case.lease, self._patience.pause_s(case.delivery, case.facts["code"]))])
+            pause_s = self._patience.pause_s(case.delivery, case.facts["code"])
+            self._leases.give_back([(case.lease, min(pause_s, _SOON_S) if case.is_downstream else pause_s)])
         self._close(case, end)
         return end
 
@@ -122,6 +125,7 @@ class BatchWorker:
         case.lease.check()
         with case.watch.stage("forward"):
             self._forwarder.forward(signed, case.lease.check)
+        case.is_downstream = True
         self._leases.delete(case.lease)
         failpoints.reach("deleted")
         self._metrics.last_success.labels("sqs").set_to_current_time()

@@ -126,6 +126,17 @@ def test_a_batch_that_failed_stays_hidden_for_a_while(start_entrance: StartEntra
     assert entrance.queues.inbound.depth == 1
 
 
+def test_what_is_downstream_already_comes_again_soon(start_entrance: StartEntrance) -> None:
+    """A FIFO queue takes a copy for what it is for five minutes only, however often the delivery failed before."""
+    entrance = start_entrance(retry_after_s=600)
+    with entrance.faults.refused("DeleteMessage", "AccessDenied"):
+        entrance.queues.inbound.put(batch())
+        entrance.wait_for("returned")
+    (call,) = entrance.faults.of("ChangeMessageVisibilityBatch")
+    (entry,) = call.parameters["Entries"]
+    assert entry["VisibilityTimeout"] <= 60
+
+
 @pytest.mark.parametrize("error", [Mystery(CONTENT), ValueError(CONTENT), SignerError("a defect of ours")])
 def test_the_unknown_is_never_the_batchs_fault(start_entrance: StartEntrance, error: Exception) -> None:
     """An error nobody knows neither deletes nor sets aside, and the only worker lives to sign the batch later."""
