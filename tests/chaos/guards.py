@@ -12,6 +12,7 @@ from tests.chaos.site import ROOT
 
 _FORWARD_THEN_DELETE: Final = """
             self._forwarder.forward(signed, case.lease.check)
+        case.is_downstream = True
         self._leases.delete(case.lease)
         failpoints.reach("deleted")
 """
