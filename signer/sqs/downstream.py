@@ -31,7 +31,7 @@ class SqsDownstream:
     """A `Downstream`: the outbound queue, and S3 for what it does not take."""
 
     def __init__(self, client: "SQSClient", settings: SqsSettings, store: PayloadStore | None) -> None:
-        self._queue = OutboundQueue(client, settings.outbound_url)
+        self._queue = OutboundQueue(client, settings.outbound_url, settings.max_message_bytes)
         self._max_message_bytes = settings.max_message_bytes
         self._store = store
 

@@ -25,7 +25,7 @@ class Forwarder:
 
     def __init__(self, client: "SQSClient", settings: SqsSettings, downstream: Downstream) -> None:
         self._downstream = downstream
-        self._quarantine = OutboundQueue(client, settings.quarantine_url)
+        self._quarantine = OutboundQueue(client, settings.quarantine_url, settings.max_message_bytes)
         self._max_message_bytes = settings.max_message_bytes
         self._inbound_name = queue_name(settings.inbound_url)
 

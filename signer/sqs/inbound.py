@@ -1,16 +1,24 @@
 """The inbound queue: receive, extend or end a message's invisibility, delete."""
 
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import ClientError
 
 from signer.settings import SqsSettings
 from signer.sqs.calls import insist
+from signer.sqs.grouped import GroupedCalls, by_entry
 from signer.sqs.messages import Delivery
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import ChangeMessageVisibilityBatchRequestEntryTypeDef
+    from mypy_boto3_sqs.type_defs import (
+        ChangeMessageVisibilityBatchRequestEntryTypeDef,
+        DeleteMessageBatchRequestEntryTypeDef,
+    )
+
+_DELETE: Final = "DeleteMessageBatch"
 
 
 class InboundQueue:
@@ -24,6 +32,7 @@ class InboundQueue:
         # Nobody can tell when within a long poll a message was hidden, so its lease counts from the call. A poll
         # no longer than a third of it leaves the lease time for two more beats of the heartbeat.
         self._wait_s = min(settings.wait_s, settings.visibility_timeout_s // 3)
+        self._deletes = GroupedCalls(self._delete)
         self.name = queue_name(settings.inbound_url)
 
     def receive(self, most: int) -> list[Delivery]:
@@ -70,11 +79,13 @@ class InboundQueue:
 
     def delete(self, receipt_handle: str, still_ours: Callable[[], None]) -> None:
         """Remove a message for good; `still_ours` raises once that is no longer for us to do."""
-        insist(
-            "DeleteMessage",
-            lambda: self._client.delete_message(QueueUrl=self._url, ReceiptHandle=receipt_handle),
-            still_ours,
-        )
+        insist(_DELETE, lambda: self._deletes.make(receipt_handle, still_ours))
+
+    def _delete(self, handles: Sequence[str]) -> list[Mapping[str, Any] | ClientError]:
+        entries: list[DeleteMessageBatchRequestEntryTypeDef] = [
+            {"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)
+        ]
+        return by_entry(_DELETE, self._client.delete_message_batch(QueueUrl=self._url, Entries=entries), len(entries))
 
 
 def queue_name(url: str) -> str:

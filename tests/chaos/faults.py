@@ -13,7 +13,6 @@ _LONGEST_HANG_S: Final = 30.0
 _LONGEST_WAIT_S: Final = 5.0
 HEARTBEAT: Final = "ChangeMessageVisibilityBatch"
 _SLOW_S: Final = 2.0
-_BAD_REQUEST: Final = 400
 _THROTTLED: Final = {
     "AmazonSQS": (400, "RequestThrottled"),
     "DynamoDB": (400, "ProvisionedThroughputExceededException"),
@@ -40,14 +39,10 @@ async def answer_lost(exchange: Exchange) -> None:
 async def lease_lost(exchange: Exchange) -> None:
     """The messages it is about are visible again, and AWS says so."""
     asked = exchange.request.parameters
-    entries = asked.get("Entries", [asked])
-    for entry in entries:
+    for entry in asked["Entries"]:
         visible = {"QueueUrl": asked["QueueUrl"], "ReceiptHandle": entry["ReceiptHandle"], "VisibilityTimeout": 0}
         await exchange.ask("ChangeMessageVisibility", visible)
-    if "Entries" not in asked:
-        await exchange.answer(refusal(exchange.request, _BAD_REQUEST, "MessageNotInflight"))
-        return
-    failed = [{"Id": entry["Id"], "Code": "MessageNotInflight", "SenderFault": True} for entry in entries]
+    failed = [{"Id": entry["Id"], "Code": "MessageNotInflight", "SenderFault": True} for entry in asked["Entries"]]
     await exchange.answer(answer(200, {"Successful": [], "Failed": failed}))
 
 
@@ -92,7 +87,7 @@ def stopped(stop: Callable[[], None], *, done_first: bool) -> Fault:
     return hold
 
 
-_QUEUE: Final = ("ReceiveMessage", "SendMessage", "DeleteMessage")
+_QUEUE: Final = ("ReceiveMessage", "SendMessageBatch", "DeleteMessageBatch")
 _STORE: Final = ("GetObject", "PutObject")
 LEDGER: Final = ("TransactWriteItems", "UpdateItem", "PutItem", "BatchGetItem")
 
@@ -113,8 +108,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "http_500": Kind(refused_with(500, "InternalError"), ANY),
     "http_503": Kind(refused_with(503, "ServiceUnavailable"), ANY),
     "throttled": Kind(throttled, ANY),
-    "answer_lost": Kind(answer_lost, ("SendMessage", "DeleteMessage", "PutObject", *LEDGER)),
-    "lease_lost": Kind(lease_lost, (HEARTBEAT, "DeleteMessage")),
+    "answer_lost": Kind(answer_lost, ("SendMessageBatch", "DeleteMessageBatch", "PutObject", *LEDGER)),
+    "lease_lost": Kind(lease_lost, (HEARTBEAT, "DeleteMessageBatch")),
 }
 """Beside these there is `refused`, which meets a connection and no call: `Proxy.refusing`."""
 

@@ -1,7 +1,7 @@
 """A proxy between one service process and AWS that lets single calls go wrong: it knows which operation each one is.
 
-    proxy.next("SendMessage", faults.answer_lost)
-    proxy.next("DeleteMessage", faults.slow(2.0)).wait()
+    proxy.next("SendMessageBatch", faults.answer_lost)
+    proxy.next("DeleteMessageBatch", faults.slow(2.0)).wait()
     with proxy.refusing(): ...
 
 It listens on loopback at `url`, which never changes; a fault that is put in meets the next call of its operation.

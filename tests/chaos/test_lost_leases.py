@@ -11,7 +11,6 @@ import pytest
 
 from tests.chaos.batches import Mill
 from tests.chaos.evidence import Journal
-from tests.chaos.faults import refused_with
 from tests.chaos.feeder import Feeder
 from tests.chaos.keeper import end
 from tests.chaos.proxy import Exchange, Proxy, nothing
@@ -37,9 +36,9 @@ class Thief:
         """What the service began after it had heard that the message is somebody else's."""
         proxy.every("ReceiveMessage", self._receive)
         proxy.every("GetObject", self._fetch)
-        proxy.every("SendMessage", self._forward)
+        proxy.every("SendMessageBatch", self._forward)
         proxy.every("ChangeMessageVisibilityBatch", self._steal)
-        proxy.every("DeleteMessage", self._delete)
+        proxy.every("DeleteMessageBatch", self._delete)
 
     async def heard(self, message_ids: Iterable[str]) -> None:
         """Learn that the service knows: what it waits for goes on now."""
@@ -59,24 +58,28 @@ class Thief:
         await nothing(exchange)
 
     async def _forward(self, exchange: Exchange) -> None:
-        batch_id = exchange.request.parameters["MessageAttributes"]["batch_id"]["StringValue"]
-        self.begun["forwards"] += self._lost[batch_id].is_set()
-        if self._moments[batch_id] == "forwarding":
-            await self._hold(batch_id)
-            await refused_with(503, "ServiceUnavailable")(exchange)
-            return
-        accepted = await exchange.pass_on()
-        await self._hold(batch_id)
-        await exchange.answer(accepted)
+        """Let those through that are to be forwarded, and answer once each has lost its lease."""
+        asked = exchange.request.parameters
+        batch_ids = {entry["Id"]: entry["MessageAttributes"]["batch_id"]["StringValue"] for entry in asked["Entries"]}
+        self.begun["forwards"] += sum(self._lost[batch_id].is_set() for batch_id in batch_ids.values())
+        failing = [key for key, batch_id in batch_ids.items() if self._moments[batch_id] == "forwarding"]
+        done: dict[str, list[dict[str, object]]] = {"Successful": [], "Failed": []}
+        if passed := [entry for entry in asked["Entries"] if entry["Id"] not in failing]:
+            accepted = await exchange.ask("SendMessageBatch", {**asked, "Entries": passed})
+            done |= json.loads(accepted.body)
+        await self._hold(*batch_ids.values())
+        done["Failed"] = [{"Id": key, "Code": "ServiceUnavailable", "SenderFault": False} for key in failing]
+        await exchange.answer(answer(200, done))
 
     async def _delete(self, exchange: Exchange) -> None:
-        batch_id = self._batch_of_handle[exchange.request.parameters["ReceiptHandle"]]
-        self.begun["deletes"] += self._lost[batch_id].is_set()
+        batch_ids = [self._batch_of_handle[entry["ReceiptHandle"]] for entry in exchange.request.parameters["Entries"]]
+        self.begun["deletes"] += sum(self._lost[batch_id].is_set() for batch_id in batch_ids)
         await nothing(exchange)
 
-    async def _hold(self, batch_id: str) -> None:
-        self._held.add(batch_id)
-        await self._lost[batch_id].wait()
+    async def _hold(self, *batch_ids: str) -> None:
+        self._held.update(batch_ids)
+        for batch_id in batch_ids:
+            await self._lost[batch_id].wait()
 
     async def _steal(self, exchange: Exchange) -> None:
         """Take those messages away whose work has come to its moment; the others are extended."""

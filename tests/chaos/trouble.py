@@ -18,9 +18,9 @@ _PATIENCE_S: Final = 4.0
 _REFUSED_S: Final = 1.0
 _PAUSE_S: Final = 2.0
 _STOPPED_S: Final = max(LEASE_S, VISIBILITY_S) + 2.0
-_LONG: Final = ("SendMessage", "GetObject", "PutObject")
+_LONG: Final = ("SendMessageBatch", "GetObject", "PutObject")
 """In which a heartbeat is waited for: nothing is in flight long enough by itself."""
-_STOPPED_IN: Final = (*faults.LEDGER, "SendMessage", "DeleteMessage", "PutObject")
+_STOPPED_IN: Final = (*faults.LEDGER, "SendMessageBatch", "DeleteMessageBatch", "PutObject")
 
 
 class Trouble:

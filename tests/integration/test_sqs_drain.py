@@ -56,7 +56,7 @@ def test_a_drain_that_takes_too_long_says_so(start_entrance: StartEntrance) -> N
         assert len(entrance.queues.inbound.look()) == 1
     assert entrance.consumer.drain(30)
     assert entrance.count("lost_lease") == 1
-    assert entrance.faults.of("SendMessage") == entrance.faults.of("DeleteMessage") == []
+    assert entrance.faults.of("SendMessageBatch") == entrance.faults.of("DeleteMessageBatch") == []
 
 
 def test_one_that_never_ran_drains_too(make_entrance: StartEntrance) -> None:

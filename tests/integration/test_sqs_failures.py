@@ -24,10 +24,10 @@ class Mystery(Exception):  # noqa: N818 - not an error anybody knows
 
 def test_the_message_stays_until_outbound_has_accepted_the_batch(entrance: Entrance) -> None:
     """While outbound refuses, inbound keeps the message; it comes again and goes out, signed only once."""
-    with entrance.faults.refused("SendMessage", "AccessDenied", entrance.queues.outbound.url):
+    with entrance.faults.refused("SendMessageBatch", "AccessDenied", entrance.queues.outbound.url):
         entrance.queues.inbound.put(batch())
         entrance.wait_for("returned", 2)
-        assert entrance.faults.of("DeleteMessage") == []
+        assert entrance.faults.of("DeleteMessageBatch") == []
         assert entrance.queues.inbound.depth == 1
     entrance.queues.outbound.take()
     entrance.wait_for("forwarded")
@@ -39,7 +39,7 @@ def test_the_message_stays_until_outbound_has_accepted_the_batch(entrance: Entra
 
 def test_an_answer_lost_on_the_way_makes_a_duplicate_byte_for_byte(entrance: Entrance) -> None:
     """Where outbound accepted a batch and nobody heard of it, the copies that follow are the same bytes."""
-    with entrance.faults.answer_lost("SendMessage"):
+    with entrance.faults.answer_lost("SendMessageBatch"):
         entrance.queues.inbound.put(batch())
         entrance.wait_for("returned")
     entrance.wait_for("forwarded")
@@ -52,7 +52,7 @@ def test_an_answer_lost_on_the_way_makes_a_duplicate_byte_for_byte(entrance: Ent
 
 def test_a_batch_whose_delete_failed_comes_out_again_byte_for_byte(entrance: Entrance) -> None:
     """A message that could not be deleted is delivered again, and forwarded again as the same bytes."""
-    with entrance.faults.refused("DeleteMessage", "AccessDenied"):
+    with entrance.faults.refused("DeleteMessageBatch", "AccessDenied"):
         entrance.queues.inbound.put(batch())
         entrance.wait_for("returned")
     entrance.wait_for("forwarded")
@@ -129,7 +129,7 @@ def test_a_batch_that_failed_stays_hidden_for_a_while(start_entrance: StartEntra
 def test_what_is_downstream_already_comes_again_soon(start_entrance: StartEntrance) -> None:
     """A FIFO queue takes a copy for what it is for five minutes only, however often the delivery failed before."""
     entrance = start_entrance(retry_after_s=600)
-    with entrance.faults.refused("DeleteMessage", "AccessDenied"):
+    with entrance.faults.refused("DeleteMessageBatch", "AccessDenied"):
         entrance.queues.inbound.put(batch())
         entrance.wait_for("returned")
     (call,) = entrance.faults.of("ChangeMessageVisibilityBatch")
@@ -160,13 +160,13 @@ def test_no_error_of_awss_quotes_the_message_in_the_log(entrance: Entrance) -> N
     body = batch(transactions=[{"transaction_id": "TXN-1", "message": {"creditor": CONTENT}}])
 
     def spoil(params: dict[str, object], **_: object) -> None:
-        params["MessageBody"] = {"spoilt": params["MessageBody"]}
+        params["Entries"] = {"spoilt": params["Entries"]}
 
-    entrance.client.meta.events.register("provide-client-params.sqs.SendMessage", spoil)
+    entrance.client.meta.events.register("provide-client-params.sqs.SendMessageBatch", spoil)
     entrance.queues.inbound.put(body)
     entrance.wait_for("returned", 2)
     entrance.drain()
-    assert entrance.lines("batch.returned")[1]["reason"] == "SendMessage failed: ParamValidationError"
+    assert entrance.lines("batch.returned")[1]["reason"] == "SendMessageBatch failed: ParamValidationError"
     assert CONTENT not in repr(entrance.log)
     assert entrance.queues.inbound.depth == 1
 
@@ -178,7 +178,7 @@ def test_a_batch_is_not_forwarded_before_its_audit_record(entrance: Entrance) ->
     def look(**_: object) -> None:
         recorded.append({entry.transaction_id for entry in entrance.simulation.audit.of("sign")})
 
-    entrance.client.meta.events.register("before-send.sqs.SendMessage", look)
+    entrance.client.meta.events.register("before-send.sqs.SendMessageBatch", look)
     entrance.queues.inbound.put(batch("TXN-1", "TXN-2"))
     (message,) = entrance.queues.outbound.take()
     assert recorded == [{"TXN-1", "TXN-2"}]

@@ -51,7 +51,7 @@ def test_a_lost_lease_stops_the_forward(start_entrance: StartEntrance, code: str
         entrance.consumer.drain(0)
     entrance.wait_for("lost_lease")
     entrance.drain()
-    assert entrance.faults.of("SendMessage") == entrance.faults.of("DeleteMessage") == []
+    assert entrance.faults.of("SendMessageBatch") == entrance.faults.of("DeleteMessageBatch") == []
     assert (entrance.queues.outbound.depth, entrance.queues.inbound.depth) == (0, 1)
 
 
@@ -59,13 +59,13 @@ def test_a_lost_lease_stops_the_forward(start_entrance: StartEntrance, code: str
 def test_a_lease_lost_while_sending_stops_the_delete(start_entrance: StartEntrance, body: str) -> None:
     """A lease lost while the batch, or its quarantine entry, is being sent leaves the message to its new owner."""
     entrance = start_entrance(**SHORTEST, max_batches_in_flight=1)
-    with entrance.faults.leases_refused("MessageNotInflight"), entrance.faults.delayed("SendMessage"):
+    with entrance.faults.leases_refused("MessageNotInflight"), entrance.faults.delayed("SendMessageBatch"):
         entrance.queues.inbound.put(body)
         until(lambda: bool(entrance.lines("lease.lost")), "the lease to be lost")
         entrance.consumer.drain(0)
     entrance.wait_for("lost_lease")
     entrance.drain()
-    assert entrance.faults.of("DeleteMessage") == []
+    assert entrance.faults.of("DeleteMessageBatch") == []
     assert entrance.queues.outbound.depth + entrance.queues.quarantine.depth == 1
     assert entrance.queues.inbound.depth == 1
 
@@ -81,7 +81,7 @@ def test_a_lease_lost_before_sending_stops_the_send(start_entrance: StartEntranc
         entrance.consumer.drain(0)
     entrance.wait_for("lost_lease")
     entrance.drain()
-    assert entrance.faults.of("SendMessage") == entrance.faults.of("DeleteMessage") == []
+    assert entrance.faults.of("SendMessageBatch") == entrance.faults.of("DeleteMessageBatch") == []
     assert entrance.lines("heartbeat.missed")
     assert entrance.queues.inbound.depth == 1
 
@@ -104,7 +104,7 @@ def test_a_message_delivered_again_meanwhile_is_not_worked_on_twice(start_entran
         assert held.waiting == 1
     entrance.wait_for("forwarded")
     entrance.drain()
-    assert len(entrance.faults.of("DeleteMessage")) == 1
+    assert len(entrance.faults.of("DeleteMessageBatch")) == 1
     assert (entrance.queues.outbound.depth, entrance.queues.inbound.depth) == (1, 0)
 
 

@@ -30,10 +30,11 @@ def send(queues: Queues, group_id: str, *batch_ids: str) -> None:
 def sent_out(entrance: Entrance) -> dict[str, list[str]]:
     """Give the batch ids of each group, in the order in which they were sent out."""
     ids: dict[str, list[str]] = defaultdict(list)
-    for call in entrance.faults.of("SendMessage"):
+    for call in entrance.faults.of("SendMessageBatch"):
         parameters = call.parameters
         if parameters["QueueUrl"] == entrance.queues.outbound.url:
-            ids[parameters["MessageGroupId"]].append(parameters["MessageAttributes"]["batch_id"]["StringValue"])
+            for entry in parameters["Entries"]:
+                ids[entry["MessageGroupId"]].append(entry["MessageAttributes"]["batch_id"]["StringValue"])
     return ids
 
 

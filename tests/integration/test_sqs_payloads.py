@@ -87,7 +87,7 @@ def test_it_is_not_stored_again_on_redelivery(
 ) -> None:
     """A batch whose message could not be deleted, and one that is sent twice, find their object lying there."""
     entrance = start_entrance(payloads=payloads, max_message_bytes=SMALL)
-    with entrance.faults.refused("DeleteMessage", "AccessDenied"):
+    with entrance.faults.refused("DeleteMessageBatch", "AccessDenied"):
         entrance.queues.inbound.put(large())
         entrance.wait_for("returned")
     (key,) = bucket.stored

@@ -105,10 +105,10 @@ def test_the_audit_record_comes_before_the_entry(entrance: Entrance) -> None:
 
 def test_it_stays_inbound_until_quarantine_has_accepted_it(entrance: Entrance) -> None:
     """While the quarantine queue refuses, the message is not deleted; it is set aside once that queue takes it."""
-    with entrance.faults.refused("SendMessage", "AccessDenied", entrance.queues.quarantine.url):
+    with entrance.faults.refused("SendMessageBatch", "AccessDenied", entrance.queues.quarantine.url):
         entrance.queues.inbound.put("not JSON")
         entrance.wait_for("returned", 2)
-        assert entrance.faults.of("DeleteMessage") == []
+        assert entrance.faults.of("DeleteMessageBatch") == []
         assert entrance.queues.inbound.depth == 1
     (message,) = entrance.queues.quarantine.take()
     assert message["Body"] == "not JSON"
@@ -132,7 +132,7 @@ def test_what_would_not_fit_outbound_is_refused_before_it_is_signed(start_entran
     probe = batch("TXN-1", batch_id="STL-0")
     entrance.queues.inbound.put(probe)
     (message,) = entrance.queues.outbound.take()
-    sent = entrance.faults.of("SendMessage")[0].parameters
+    sent = entrance.faults.of("SendMessageBatch")[0].parameters["Entries"][0]
     attributes = sum(
         len(name) + len("String") + len(value["StringValue"]) for name, value in sent["MessageAttributes"].items()
     )

@@ -37,10 +37,10 @@ def test_a_receipt_for_something_else_is_none(
 
     def lie(call: Call) -> AWSResponse:
         answer = json.loads(call.send().content)
-        change(answer)
+        change(answer["Successful"][0])
         return call.answer(200, answer)
 
-    with entrance.faults.first(1, "SendMessage", lie):
+    with entrance.faults.first(1, "SendMessageBatch", lie):
         entrance.queues.inbound.put(body)
         entrance.wait_for("returned")
     entrance.wait_for("quarantined" if body == "not JSON" else "forwarded")

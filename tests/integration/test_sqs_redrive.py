@@ -90,7 +90,7 @@ def test_one_that_was_signed_and_not_accepted_is_set_aside_too(make_entrance: St
     """Downstream refuses to the last: the batch is in quarantine rather than a dead letter; its signatures are kept."""
     entrance = make_entrance()
     entrance.queues.inbound.move_after(3)
-    with entrance.faults.refused("SendMessage", "AccessDenied", entrance.queues.outbound.url):
+    with entrance.faults.refused("SendMessageBatch", "AccessDenied", entrance.queues.outbound.url):
         entrance.queues.inbound.put(batch())
         entrance.consumer.start()
         (message,) = entrance.queues.quarantine.take()
