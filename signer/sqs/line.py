@@ -25,20 +25,21 @@ class Line:
         # In a standard queue the group is a matter of fairness alone.
         self._keeps_order = settings.inbound_url.endswith(".fifo")
         self._metrics = metrics
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._room_made, self._may_go_on = threading.Condition(self._lock), threading.Condition(self._lock)
         self._waiting: list[Case] = []
         self._at_work: list[Case] = []
         self._closed = False
 
     def room(self) -> int:
         """Give how many messages to ask for (0 to 10), after a short wait if there is no room."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._room() > 0, _LOOK_AGAIN_S)
+        with self._lock:
+            self._room_made.wait_for(lambda: self._room() > 0, _LOOK_AGAIN_S)
             return max(0, min(self._room(), _MOST_IN_ONE_RECEIVE))
 
     def add(self, cases: Sequence[Case]) -> bool:
         """Let batches join at the end; False, and nothing done, once the line is closed."""
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 self._waiting.extend(cases)
                 self._tell()
@@ -46,7 +47,7 @@ class Line:
 
     def take(self, may_begin: Callable[[Case], bool]) -> Case | None:
         """Wait for the next batch to work on, and until it `may_begin`; None once the line is closed and empty."""
-        with self._changed:
+        with self._lock:
             while self._waiting or not self._closed:
                 case = self._next()
                 if case is not None and may_begin(case):
@@ -54,12 +55,12 @@ class Line:
                     self._at_work.append(case)
                     self._tell()
                     return case
-                self._changed.wait(None if case is None else _LOOK_AGAIN_S)
+                self._may_go_on.wait(None if case is None else _LOOK_AGAIN_S)
             return None
 
     def weigh(self, case: Case, transactions: int) -> None:
         """Note how large a batch at work is, now that it was read."""
-        with self._changed:
+        with self._lock:
             case.transactions = transactions
             self._tell()
 
@@ -68,14 +69,14 @@ class Line:
 
         Those are the ones behind it in its group: worked on now, they would overtake it.
         """
-        with self._changed:
+        with self._lock:
             self._at_work.remove(case)
             followers = [other for other in self._waiting if goes_back and self._follows(other, case)]
             return self._withdraw(followers)
 
     def withdraw(self, which: Callable[[Case], bool]) -> list[Case]:
         """Take waiting batches away that go back unbegun, and those behind them in their groups."""
-        with self._changed:
+        with self._lock:
             chosen: list[Case] = []
             for case in self._waiting:
                 if which(case) or any(self._follows(case, earlier) for earlier in chosen):
@@ -84,9 +85,10 @@ class Line:
 
     def close(self) -> None:
         """Let nothing more join."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._room_made.notify_all()
+            self._may_go_on.notify_all()
 
     def _room(self) -> int:
         cases = self._waiting + self._at_work
@@ -113,4 +115,10 @@ class Line:
     def _tell(self) -> None:
         for state, cases in (("waiting", self._waiting), ("at_work", self._at_work)):
             self._metrics.queue_transactions.labels(state).set(sum(case.transactions for case in cases))
-        self._changed.notify_all()
+        if self._room() > 0:
+            self._room_made.notify()
+        if self._closed:
+            self._may_go_on.notify_all()
+        elif self._next() is not None:
+            # One worker, who wakes the next on taking it: to wake all each time costs more than small batches do.
+            self._may_go_on.notify()

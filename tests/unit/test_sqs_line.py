@@ -13,6 +13,7 @@ from signer.sqs.lease import Lease
 from signer.sqs.line import Line
 from signer.sqs.messages import Attributes, Delivery, string_attribute
 from signer.sqs.pointers import Pointer
+from tests.unit.stores import wait_until
 
 BUDGET = 100
 METRICS = Metrics(CollectorRegistry())
@@ -99,6 +100,20 @@ def test_room_ends_where_every_worker_has_a_batch() -> None:
     assert line.room() == 1
 
 
+def test_who_asks_for_messages_is_told_of_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and not when it would have looked again."""
+    monkeypatch.setattr("signer.sqs.line._LOOK_AGAIN_S", 60)
+    line = a_line(max_batches=1)
+    line.add(cases(1))
+    (case,) = begun(line)
+    asked: list[int] = []
+    receiver = threading.Thread(target=lambda: asked.append(line.room()), daemon=True)
+    receiver.start()
+    wait_until(lambda: bool(vars(line._room_made)["_waiters"]))  # noqa: SLF001 - nothing else tells that it waits
+    line.leave(case, goes_back=False)
+    wait_until(lambda: asked == [1])
+
+
 def test_a_batch_that_was_read_counts_as_what_it_is() -> None:
     """The guess at first sight gives way to the number of transactions, and room is as large as that leaves it."""
     line = a_line()
@@ -172,6 +187,61 @@ def test_nothing_begins_before_it_may() -> None:
     able.set()
     worker.join(20)
     assert len(taken) == 1
+
+
+class Workers:
+    """Threads that take batches from a line, and keep them."""
+
+    def __init__(self, line: Line, number: int) -> None:
+        self.taken: list[Case] = []
+        self._line = line
+        self._threads = [threading.Thread(target=self._work) for _ in range(number)]
+        for thread in self._threads:
+            thread.start()
+        self.wait_for_idle(number)
+
+    def wait_for_idle(self, number: int) -> None:
+        """Return once so many wait for something to do."""
+        waiters = vars(self._line._may_go_on)["_waiters"]  # noqa: SLF001 - nothing else tells that they wait
+        wait_until(lambda: len(waiters) == number)
+
+    def have_ended(self) -> bool:
+        """Whether all of them are told to end before long."""
+        for thread in self._threads:
+            thread.join(20)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        while (case := self._line.take(lambda _: True)) is not None:
+            self.taken.append(case)
+
+
+def test_every_batch_that_may_begin_finds_a_worker() -> None:
+    """Whether they come together, or one that leaves makes room for several; and the end is told to all."""
+    line = a_line()
+    workers = Workers(line, 4)
+    large, *small = waiting = cases(BUDGET, 30, 30, 30)
+    line.add(waiting)
+    wait_until(lambda: workers.taken == [large])
+    line.leave(large, goes_back=False)
+    wait_until(lambda: len(workers.taken) == len(waiting))
+    assert set(workers.taken[1:]) == set(small)
+    line.close()
+    assert workers.have_ended()
+
+
+def test_the_last_batch_of_a_closed_line_lets_all_end() -> None:
+    """One worker takes it, the others waited for it in vain."""
+    line = a_line()
+    first, second = waiting = cases(1, 1, group_id="a")
+    line.add(waiting)
+    assert line.take(lambda _: True) is first
+    workers = Workers(line, 3)
+    line.close()
+    workers.wait_for_idle(3)
+    line.leave(first, goes_back=False)
+    assert workers.have_ended()
+    assert workers.taken == [second]
 
 
 @pytest.mark.parametrize("waiting", [0, 1])
