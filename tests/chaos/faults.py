@@ -89,7 +89,7 @@ def stopped(stop: Callable[[], None], *, done_first: bool) -> Fault:
 
 _QUEUE: Final = ("ReceiveMessage", "SendMessageBatch", "DeleteMessageBatch")
 _STORE: Final = ("GetObject", "PutObject")
-LEDGER: Final = ("TransactWriteItems", "UpdateItem", "PutItem", "BatchGetItem")
+LEDGER: Final = ("TransactWriteItems", "UpdateItem", "PutItem")
 
 
 @dataclass(frozen=True, slots=True)

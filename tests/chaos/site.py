@@ -46,19 +46,28 @@ class Service:
     proxy: Proxy
     token: TokenCopy
     environment: dict[str, str]
+    _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start it, and wait for nothing; the process before it must have ended."""
         self.token.renew()
         command = [sys.executable, "-m", "signer", "serve", "--config", str(self.config)]
         with self.log.open("ab") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 env={**self.environment, **self.token.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """Leave no process behind, however a run ended."""
+        for process in self._started:
+            process.kill()
+            process.wait()
 
 
 @dataclass(slots=True)
@@ -227,4 +236,6 @@ def open_site(
         site.create()
         for _ in range(processes):
             site.add_service(stack.enter_context(closing(Proxy(loop, emulator.url))))
+        for service in site.services:
+            stack.enter_context(closing(service))
         yield site
