@@ -114,6 +114,13 @@ _SESSION: Final = (
     Exercise("host memory", Kind.SESSION, _fail("C_Sign", "CKR_HOST_MEMORY", times=_SEVERAL)),
     Exercise("arguments bad", Kind.SESSION, _fail("C_SignInit", "CKR_ARGUMENTS_BAD", times=2)),
     Exercise("a vendor's own code", Kind.SESSION, _fail("C_Sign", "0x80000123", times=3)),
+    Exercise(
+        "sessions that do not close",
+        Kind.SESSION,
+        _together(
+            _fail("C_CloseSession", "CKR_GENERAL_ERROR", times=2), _fail("C_Sign", "CKR_SESSION_CLOSED", times=_SEVERAL)
+        ),
+    ),
 )
 _LOGIN: Final = (
     Exercise("login dropped", Kind.LOGIN, _drop_login),

@@ -11,9 +11,11 @@ import pkcs11
 
 from signer.errors import HsmConfigurationError, HsmUnavailableError
 from signer.hsm import cryptoki
-from signer.hsm.errors import HsmFault, fault, rule_of
+from signer.hsm.errors import Fate, HsmFault, fault, rule_of
 
 _INITIALIZE_PAUSE_S: Final = 0.1
+_MOST_SESSIONS: Final = 1024
+"""Of one process: CloudHSM grants no more."""
 
 
 class Module:
@@ -29,7 +31,7 @@ class Module:
         self._pid = os.getpid()
         self._closed = False
         self._login_session: pkcs11.Session | None = None
-        self._unclosed: deque[pkcs11.Session] = deque()
+        self._unclosed: deque[pkcs11.Session] = deque(maxlen=_MOST_SESSIONS)
         library = _load(path, attempts)
         self.signing = cryptoki.Signing(path)
         try:
@@ -78,7 +80,7 @@ class Module:
     def close_session(self, session: pkcs11.Session | None) -> None:
         """Close a session, alive or dead; not after `close`, when its handle may be another session's.
 
-        One that the HSM was too busy to close is tried again with the next: it would count there for ever.
+        One that the HSM did not close, and may still have, is tried again with the next: it would count there for ever.
         """
         if session is None or self._closed or os.getpid() != self._pid:
             return
@@ -95,7 +97,8 @@ class Module:
         try:
             session.close()
         except pkcs11.PKCS11Error as error:
-            if fault(error, "C_CloseSession").throttled:
+            refused = fault(error, "C_CloseSession")
+            if refused.throttled or refused.rule.fate is Fate.REBUILD:
                 self._unclosed.append(session)
                 return False
         return True

@@ -2,6 +2,8 @@
 
 import hashlib
 
+import pytest
+
 from signer.deadlines import Deadline
 from signer.demo.stack import Token
 from signer.ports import RawSignature, SignTask
@@ -10,6 +12,7 @@ from tests.hsm.conftest import Opened, OpenKeyRing
 from tests.hsm.tap import tapped
 from tests.hsm.test_recovery import failing_times, lose_the_login
 
+CKR_GENERAL_ERROR = 0x005
 CKR_FUNCTION_FAILED = 0x006
 CKR_SESSION_CLOSED = 0x0B0
 
@@ -54,13 +57,14 @@ def test_age_and_use_of_a_session_are_told_when_it_closes(open_key_ring: OpenKey
     assert metric(opened, "signer_session_age_seconds_count") == 1
 
 
-def test_a_session_that_the_hsm_was_too_busy_to_close_is_closed_later(
-    open_key_ring: OpenKeyRing, softhsm: Token
+@pytest.mark.parametrize("code", [CKR_FUNCTION_FAILED, CKR_GENERAL_ERROR])
+def test_a_session_that_the_hsm_did_not_close_is_closed_later(
+    open_key_ring: OpenKeyRing, softhsm: Token, code: int
 ) -> None:
     """It would count against the HSM's limit until the process ends."""
     with tapped(softhsm.module) as tap:
         opened = open_key_ring(sessions=1)
-        failing_times(tap, "C_CloseSession", CKR_FUNCTION_FAILED, 3)
+        failing_times(tap, "C_CloseSession", code, 3)
         failing_times(tap, "C_SignInit", CKR_SESSION_CLOSED, 4)
         sign(opened, 1)
         closed = tap.calls["C_CloseSession"] - 3
