@@ -79,13 +79,14 @@ class GroupedCalls(Generic[Entry, Answer]):
 
     def _lead(self, group: Sequence[_Waiting[Entry, Answer]]) -> None:
         try:
-            self._answer([waiting for waiting in group if _is_ours(waiting)])
+            self._answer(group)
         finally:
             self._pass_on()
             for waiting in group[1:]:
                 waiting.woken.set()
 
-    def _answer(self, group: Sequence[_Waiting[Entry, Answer]]) -> None:
+    def _answer(self, waiting_for_it: Sequence[_Waiting[Entry, Answer]]) -> None:
+        group = [waiting for waiting in waiting_for_it if _is_ours(waiting)]
         try:
             outcomes = self._call([waiting.entry for waiting in group]) if group else ()
         except (BotoCoreError, ClientError) as error:

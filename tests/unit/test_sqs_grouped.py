@@ -157,6 +157,21 @@ def test_an_entry_that_no_call_takes_fails_alone() -> None:
     assert queue.groups == [[2, 3, 4], [2], [3], [4]]
 
 
+def test_one_that_was_lost_while_the_call_failed_is_not_sent_by_itself() -> None:
+    """A call that fails for good may have taken its time: each is asked once more."""
+    queue = Queue()
+
+    def check() -> None:
+        if queue.groups == [[2, 3], [2]]:
+            raise LeaseLostError(LOST)
+
+    queue.fails = lambda numbers: refusal("InvalidMessageContents") if len(numbers) > 1 else None
+    first, second = queue.together([2, 3], check)
+    assert first == 20
+    assert isinstance(second, LeaseLostError)
+    assert queue.groups == [[2, 3], [2]]
+
+
 def test_a_leader_that_is_torn_away_leaves_nobody_waiting() -> None:
     """What its thread did not get to is no success."""
     queue = Queue()
