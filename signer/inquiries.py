@@ -1,6 +1,6 @@
 """The core's questions that sign nothing: is this signature ours? what was signed? which keys are there?
 
-Each is asked under the policy. What is answered to the first two is on record, and whatever is refused.
+Each is asked under the policy, and on record, whatever the answer.
 """
 
 import hashlib
@@ -70,6 +70,14 @@ KeyVersions = tuple[KeyVersion, ...]
 """What an alias stands for, eldest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class KnownKeys:
+    """What a caller may know of keys."""
+
+    by_alias: Mapping[str, KeyVersions]
+    audit_id: str
+
+
 class Inquiries:
     """Answers from what is in memory and in the stores; the HSM is never asked.
 
@@ -98,7 +106,7 @@ class Inquiries:
         """Name every configured key."""
         return self._key_ring.aliases()
 
-    def list_keys(self, origin: Origin) -> Mapping[str, KeyVersions] | Refused:
+    def list_keys(self, origin: Origin) -> KnownKeys | Refused:
         """Give what each alias stands for that the caller may know of."""
         policy = self._authority.current()
         entry = self._entry("read_keys", origin)
@@ -107,9 +115,10 @@ class Inquiries:
         except SignerError as error:
             return self._refused(entry, error)
         visible = [alias for alias in self.aliases() if policy.key_denial(origin.caller, alias) is None]
-        return {alias: self.key_versions(alias) for alias in visible}
+        (audit_id,) = self._audit.append([entry])
+        return KnownKeys({alias: self.key_versions(alias) for alias in visible}, audit_id)
 
-    def read_key(self, alias: str, origin: Origin) -> KeyVersions | Refused:
+    def read_key(self, alias: str, origin: Origin) -> KnownKeys | Refused:
         """Give what one alias stands for, if the caller may know of it."""
         entry = replace(self._entry("read_keys", origin), key_alias=identifier_or_none(alias))
         try:
@@ -117,7 +126,8 @@ class Inquiries:
             _refuse(self._authority.current().key_denial(origin.caller, alias))
         except SignerError as error:
             return self._refused(entry, error)
-        return versions
+        (audit_id,) = self._audit.append([entry])
+        return KnownKeys({alias: versions}, audit_id)
 
     def verify(self, wanted: VerificationRequest, origin: Origin) -> Verdict | Refused:
         """Check a signature with the version that signs now and those that still verify.

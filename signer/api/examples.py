@@ -204,7 +204,7 @@ SEARCH: Final[Examples] = {
         },
     ),
 }
-_KEY_ANSWER: Final = {
+_KEY_DESCRIPTION: Final = {
     "alias": _KEY,
     "label": _LABEL,
     "fingerprint": _FINGERPRINT,
@@ -214,8 +214,8 @@ _KEY_ANSWER: Final = {
     ],
 }
 _JWK: Final = {"kty": "RSA", "use": "sig", "kid": _FINGERPRINT, "n": "u1SU1LfVLPHCozMxH2Mo4lgOEePz...", "e": "AQAB"}
-LIST_KEYS: Final[Examples] = {"keys": Example("The keys", {"keys": [_KEY_ANSWER]})}
-GET_KEY: Final[Examples] = {"key": Example("One key", _KEY_ANSWER)}
+LIST_KEYS: Final[Examples] = {"keys": Example("The keys", {"keys": [_KEY_DESCRIPTION], "audit_id": _AUDIT_ID})}
+GET_KEY: Final[Examples] = {"key": Example("One key", {**_KEY_DESCRIPTION, "audit_id": _AUDIT_ID})}
 GET_KEY_SET: Final[Examples] = {"key_set": Example("The public keys", {"keys": [_JWK]})}
 LIVE: Final[Examples] = {"live": Example("It does", {"live": True})}
 READY: Final[Examples] = {"ready": Example("It can", {"ready": True, "problems": [], "warnings": []})}

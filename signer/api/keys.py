@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from signer.api.exchange import Exchange
 from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.errors import UnavailableError
-from signer.inquiries import KeyVersions
+from signer.inquiries import KeyVersions, KnownKeys
 from signer.ports import KeyVersion, SigningKey, VersionState
 from signer.signatures import ALGORITHMS, public_jwk, public_key_pem
 from signer.work import Refused, timestamp
@@ -25,7 +25,6 @@ JWK_SET_MEDIA_TYPE: Final = "application/jwk-set+json"
 JWKS_MAX_AGE_S: Final = 300
 """How long others may go on with what they have; a new version is announced longer before it signs."""
 _VARY: Final = {"Vary": "Accept"}
-_Answer = TypeVar("_Answer")
 
 
 class KeyEndpoints:
@@ -39,31 +38,35 @@ class KeyEndpoints:
         """Describe every key that the caller may know of."""
 
         def work(_body: bytes, exchange: Exchange) -> Response:
-            keys = _or_raise(self._inquiries.list_keys(exchange.origin), exchange)
-            described = [_describe(alias, versions) for alias, versions in keys.items()]
-            return Response(strict_json.dumps({"keys": described}), media_type=MEDIA_TYPE)
+            known = _or_raise(self._inquiries.list_keys(exchange.origin), exchange)
+            described = [_describe(alias, versions) for alias, versions in known.by_alias.items()]
+            answer = {"keys": described, "audit_id": known.audit_id}
+            return Response(strict_json.dumps(answer), media_type=MEDIA_TYPE)
 
         return await self._intake.serve(request, "keys_read", work, has_body=False)
 
     async def get_key(self, request: Request) -> Response:
         """Describe one key."""
+        alias = request.path_params["alias"]
 
-        def answer(alias: str, versions: KeyVersions) -> Response:
-            return Response(strict_json.dumps(_describe(alias, versions)), media_type=MEDIA_TYPE)
+        def answer(known: KnownKeys) -> Response:
+            described = _describe(alias, known.by_alias[alias])
+            return Response(strict_json.dumps({**described, "audit_id": known.audit_id}), media_type=MEDIA_TYPE)
 
-        return await self._serve(request, answer)
+        return await self._serve(request, alias, answer)
 
     async def get_public_key(self, request: Request) -> Response:
         """Give the public key that signs now."""
+        alias = request.path_params["alias"]
 
-        def answer(_alias: str, versions: KeyVersions) -> Response:
-            version = _active(versions)
+        def answer(known: KnownKeys) -> Response:
+            version = _active(known.by_alias[alias])
             if version is None or version.key is None:
                 msg = "no version of this key may sign now"
                 raise UnavailableError(msg)
             return _public_key_response(version.key, request.headers.get("accept", ""))
 
-        return await self._serve(request, answer)
+        return await self._serve(request, alias, answer)
 
     async def get_key_set(self, request: Request) -> Response:
         """Give every public key that signs, is about to, or did; to whoever asks, from memory, on the event loop."""
@@ -71,21 +74,20 @@ class KeyEndpoints:
         body = strict_json.dumps({"keys": list(_jwks(versions))})
         return cached_response(request, body, JWK_SET_MEDIA_TYPE, JWKS_MAX_AGE_S)
 
-    async def _serve(self, request: Request, answer: Callable[[str, KeyVersions], Response]) -> Response:
-        alias = request.path_params["alias"]
-
+    async def _serve(self, request: Request, alias: str, answer: Callable[[KnownKeys], Response]) -> Response:
         def work(_body: bytes, exchange: Exchange) -> Response:
-            versions = _or_raise(self._inquiries.read_key(alias, exchange.origin), exchange)
+            known = _or_raise(self._inquiries.read_key(alias, exchange.origin), exchange)
             exchange.about["key"] = alias
-            return answer(alias, versions)
+            return answer(known)
 
         return await self._intake.serve(request, "keys_read", work, has_body=False)
 
 
-def _or_raise(answer: _Answer | Refused, exchange: Exchange) -> _Answer:
+def _or_raise(answer: KnownKeys | Refused, exchange: Exchange) -> KnownKeys:
     if isinstance(answer, Refused):
         exchange.audit_id = answer.audit_id
         raise answer.error
+    exchange.about["audit_id"] = answer.audit_id
     return answer
 
 

@@ -250,7 +250,7 @@ class VersionAnswer(_Answer):
     verify_until: str | None
 
 
-class KeyAnswer(_Answer):
+class KeyDescription(_Answer):
     """A key, as callers may know it; `label` and `fingerprint` are those of the version that signs now."""
 
     alias: str
@@ -260,10 +260,17 @@ class KeyAnswer(_Answer):
     versions: list[VersionAnswer]
 
 
-class KeysAnswer(_Answer):
-    """Every key."""
+class KeyAnswer(KeyDescription):
+    """One key."""
 
-    keys: list[KeyAnswer]
+    audit_id: str
+
+
+class KeysAnswer(_Answer):
+    """Every key that the caller may know of."""
+
+    keys: list[KeyDescription]
+    audit_id: str
 
 
 class Jwk(BaseModel):

@@ -39,6 +39,7 @@ def test_a_key_is_described_with_its_versions() -> None:
         rotate(entrance)
         key = entrance.client.get(f"/v1/keys/{ALIAS}").json()
         listed = entrance.client.get("/v1/keys").json()["keys"]
+    del key["audit_id"]
     assert key in listed
     assert [item["alias"] for item in listed] == [ALIAS]
     active_fingerprint = fingerprint(private_key(SECOND).public_key())
@@ -77,6 +78,21 @@ def test_a_key_of_others_is_not_told_of(path: str) -> None:
         ("refused", "unknown_key", None),
     ]
     assert [UUID(answer.json()["audit_id"]).int for answer in (refused, unknown)] == [0, 1]
+
+
+def test_whoever_reads_of_keys_is_on_record() -> None:
+    """With what was read; the answer names the record, but for a public key, which is nothing but that."""
+    with running() as entrance:
+        answers = [entrance.client.get("/v1/keys"), entrance.client.get(f"/v1/keys/{ALIAS}")]
+        public_key = entrance.client.get(f"/v1/keys/{ALIAS}/public-key")
+        entries = entrance.audit.of("read_keys")
+    assert [UUID(answer.json()["audit_id"]).int for answer in answers] == [0, 1]
+    assert public_key.status_code == 200
+    assert [(entry.caller, entry.outcome, entry.key_alias) for entry in entries] == [
+        (CALLER, "done", None),
+        (CALLER, "done", ALIAS),
+        (CALLER, "done", ALIAS),
+    ]
 
 
 def test_auditors_are_told_of_every_key() -> None:
