@@ -18,6 +18,7 @@ from typing import Final, Self
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest.stopping import clean_up_at_sigterm
 from signer.demo.processes import Program
 from signer.demo.stack import Stack, running_stack
 
@@ -193,4 +194,5 @@ def print_line(*cells: str) -> None:
 
 
 if __name__ == "__main__":
+    clean_up_at_sigterm()
     main()

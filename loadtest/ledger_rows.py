@@ -20,6 +20,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from loadtest.stopping import clean_up_at_sigterm
 from signer.ledger.sqlite import SqliteLedger
 from signer.ledger.tidying import NEW_NAMES
 from signer.metrics import Metrics
@@ -146,4 +147,5 @@ def print_line(*cells: str) -> None:
 
 
 if __name__ == "__main__":
+    clean_up_at_sigterm()
     main()

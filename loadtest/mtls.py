@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from loadtest.stopping import clean_up_at_sigterm
 from signer.demo.processes import Program, free_port
 from signer.demo.stack import KEY_LABEL, Token, provision
 from tests.pki import Authority, client_context, server_certificate, uri
@@ -146,4 +147,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    clean_up_at_sigterm()
     main()

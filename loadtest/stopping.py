@@ -1,7 +1,8 @@
-"""Ends a load test early: after Ctrl-C or SIGTERM nothing more is sent, and what was sent is proven and reported."""
+"""Ends a measurement early: no process is left behind; a load test proves and reports what was sent until then."""
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -58,3 +59,8 @@ def out_of_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def clean_up_at_sigterm() -> None:
+    """Let SIGTERM end the program as an exception does, so that what it started is ended; in the main thread alone."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

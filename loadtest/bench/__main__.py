@@ -20,6 +20,7 @@ from loadtest.bench.sweeps import sweep_all
 from loadtest.bench.targets import verdicts
 from loadtest.proof import NotProvenError
 from loadtest.stage import MODULES, open_stage
+from loadtest.stopping import clean_up_at_sigterm
 
 _SHORT: Final = (3, 3.0)
 _FULL: Final = (7, 8.0)
@@ -104,4 +105,5 @@ def _measure_two_processes(directory: Path, effort: tuple[int, float], report: d
 
 
 if __name__ == "__main__":
+    clean_up_at_sigterm()
     sys.exit(main())

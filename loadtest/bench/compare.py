@@ -19,6 +19,7 @@ from rich.table import Table
 from loadtest.bench.cells import PATHS, Bench, Round, Setup, opened
 from loadtest.proof import NotProvenError
 from loadtest.stage import MODULES, open_stage
+from loadtest.stopping import clean_up_at_sigterm
 
 _HOME: Final = Path(".local/compare")
 # Python would put this directory first otherwise, and both would run what is here.
@@ -98,4 +99,5 @@ def _figures(rounds: list[Round]) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
+    clean_up_at_sigterm()
     sys.exit(main())

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from loadtest.rotation.load import Seen, run
 from loadtest.rotation.proof import Report, prove
 from loadtest.rotation.stage import YOUNGER, Fleet, fleet
+from loadtest.stopping import clean_up_at_sigterm
 from signer.demo.stack import Stack
 from signer.signatures import fingerprint
 from signer.verification import read_public_keys
@@ -72,4 +73,5 @@ def _compare_key_sets(running: Fleet, seen: Seen, younger: RSAPublicKey, report:
 
 
 if __name__ == "__main__":
+    clean_up_at_sigterm()
     main()

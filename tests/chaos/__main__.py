@@ -2,12 +2,12 @@
 
 import argparse
 import shutil
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from loadtest.stopping import clean_up_at_sigterm
 from signer import failpoints
 from tests.chaos.run import Plan, run, write_reports
 from tests.chaos.site import ROOT
@@ -20,8 +20,7 @@ _PLANS: Final = {
 
 def main() -> int:
     """Run, and tell; 1 if anything happened that must not."""
-    # So that no service is left behind.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    clean_up_at_sigterm()
     options = _options()
     reports = []
     for ledger in options.ledger:

@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from loadtest.stopping import clean_up_at_sigterm
 from tests.fuzz import tally
 from tests.fuzz.callers import NAMES, Round, rounds
 from tests.fuzz.leaks import leaks
@@ -118,4 +119,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    clean_up_at_sigterm()
     sys.exit(main())

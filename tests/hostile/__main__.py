@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from loadtest.stopping import clean_up_at_sigterm
 from signer.demo.processes import Program
 from signer.demo.stack import Emulator, Stack, provision
 from tests.hostile import sending
@@ -33,8 +33,7 @@ _AWS: Final = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 def main() -> int:
     """Run, and tell; 1 if anything happened that must not."""
-    # So that no service is left behind.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    clean_up_at_sigterm()
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("--bodies", type=int, default=100_000, help="made up, and read in this process")
     parser.add_argument("--queued", type=int, default=100_000, help="of them, so many go through the queue too")
