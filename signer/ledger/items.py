@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from signer.errors import LedgerUnavailableError
-from signer.ledger.record import Holder, Record, holders_from_text, holders_to_text, this_process
+from signer.ledger.record import Holder, Record, holders_from_text, holders_to_text, this_process, unix_time
 from signer.ports import Claim, Claimed, Signature
 
 Item = Mapping[str, Any]
@@ -120,8 +120,8 @@ def record_of(item: Item) -> Record:
         )
         record = Record(
             claim,
-            Holder(item["holder_token"]["S"], item["holder"]["S"], float(item["claimed_at"]["N"])),
-            float(item["lease_expires_at"]["N"]),
+            Holder(item["holder_token"]["S"], item["holder"]["S"], unix_time(item["claimed_at"]["N"])),
+            unix_time(item["lease_expires_at"]["N"]),
             int(item.get("take_overs", {"N": "0"})["N"]),
             holders_from_text(item.get("former_holders", {}).get("S")),
         )
@@ -129,7 +129,7 @@ def record_of(item: Item) -> Record:
             return record
         members = {name: value["S"] for name, value in item["signature"]["M"].items()}
         signature = Signature.from_message({**_implied(claim), **members})
-        return replace(record, signature=signature, completed_at=float(item["completed_at"]["N"]))
+        return replace(record, signature=signature, completed_at=unix_time(item["completed_at"]["N"]))
     except (KeyError, TypeError, ValueError, RecursionError):
         msg = "the ledger's table holds something under this transaction that is not a claim"
         raise LedgerUnavailableError(msg) from None

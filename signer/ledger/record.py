@@ -1,6 +1,7 @@
 """What a ledger knows of one transaction, and the one rule by which a claim is answered: pure, for every backend."""
 
 import json
+import math
 import os
 import socket
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from signer.errors import ClaimInProgressError, ConflictError, SignerError
 from signer.ports import Claim, Claimed, Signature
 
 _KEPT_HOLDERS: Final = 10
+_YEAR_10000: Final = 253_402_300_800
+"""As Unix seconds; RFC 3339 ends before it."""
 
 
 def this_process() -> str:
@@ -75,5 +78,22 @@ def holders_to_text(holders: Sequence[Holder]) -> str | None:
 
 
 def holders_from_text(text: str | None) -> tuple[Holder, ...]:
-    """Read back what `holders_to_text` gave."""
-    return tuple(Holder(**members) for members in json.loads(text or "[]"))
+    """Read back what `holders_to_text` gave; raises `TypeError`, `ValueError` for what it did not."""
+    return tuple(_plausible(Holder(**members)) for members in json.loads(text or "[]"))
+
+
+def unix_time(stored: float | str) -> float:
+    """Read a moment; raises `TypeError`, `ValueError` for one that no calendar has."""
+    try:
+        at_s = float(stored)
+    except OverflowError:
+        at_s = math.inf
+    if not 0 <= at_s < _YEAR_10000:
+        msg = "this is no moment"
+        raise ValueError(msg)
+    return at_s
+
+
+def _plausible(holder: Holder) -> Holder:
+    unix_time(holder.claimed_at)
+    return holder

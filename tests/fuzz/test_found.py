@@ -76,6 +76,12 @@ FOUND = {
     "holders that are none": ("ledger's holders", b"5"),
     "holders that are no JSON": ("ledger's holders", b"["),
     "holders that are deep": ("ledger's item", json.dumps({**ITEM, "former_holders": {"S": DEEP}}).encode()),
+    "a holder of a year that is none": (
+        "ledger's holders",
+        b'[{"token": "t", "owner": "o", "claimed_at": 9999999999999999999999999999991835524801.5}]',
+    ),
+    "a holder of no number": ("ledger's holders", b'[{"token": "t", "owner": "o", "claimed_at": ' + b"9" * 400 + b"}]"),
+    "a claim of a year that is none": ("ledger's item", json.dumps({**ITEM, "claimed_at": {"N": "1e12"}}).encode()),
     "a signature that is none": ("ledger's signature", b"[]"),
     "a signature that is no JSON": ("ledger's signature", b"{"),
     "an audit line that was changed": (
