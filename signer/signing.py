@@ -39,12 +39,22 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that came by itself."""
+    """What one caller wants signed at once."""
 
-    request: SigningRequest
+    requests: Sequence[SigningRequest]
     origin: Origin
     deadline: Deadline
     watch: Stopwatch
+    all_or_nothing: bool = False
+    """Whether nothing of it is signed once one request is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A call on its way through the core."""
+
+    works: Sequence[Work]
+    all_or_nothing: bool
 
 
 # So many go into one durable commit: whoever comes with one transaction waits for a slice of a large batch, not for
@@ -86,37 +96,27 @@ class SigningService:
         nothing is signed once one request is refused; the caller then releases nothing if one of them failed.
         Raises nothing of its own: each failure is the outcome of the requests it concerns.
         """
-        works = [Work(request, origin) for request in requests]
-        return self._sign_calls([works], deadline, [watch] * len(works), all_or_nothing=all_or_nothing)
+        call = Call(requests, origin, deadline, watch, all_or_nothing)
+        return self.sign_together([call])[0]
 
-    def sign_together(self, calls: Sequence[Call]) -> list[Outcome]:
-        """Sign requests that have nothing to do with each other, as `sign_many` would each; all by the first deadline.
+    def sign_together(self, calls: Sequence[Call]) -> list[list[Outcome]]:
+        """Sign calls that have nothing to do with each other, as `sign_many` would each; all by the first deadline.
 
         What it does once for all of them counts towards the time of each.
         """
-        groups = [[Work(call.request, call.origin)] for call in calls]
+        groups = [_Group([Work(item, call.origin) for item in call.requests], call.all_or_nothing) for call in calls]
+        works = [work for group in groups for work in group.works]
         deadline = min((call.deadline for call in calls), key=lambda each: each.at_s)
-        return self._sign_calls(groups, deadline, [call.watch for call in calls], all_or_nothing=False)
-
-    def _sign_calls(
-        self,
-        groups: Sequence[Sequence[Work]],
-        deadline: Deadline,
-        watches: Sequence[Stopwatch],
-        *,
-        all_or_nothing: bool,
-    ) -> list[Outcome]:
-        works = [work for group in groups for work in group]
-        timer = Stopwatches(watches)
+        timer = Stopwatches([call.watch for call in calls])
         try:
             # Neither a change of policy nor the instant of a rotation splits what came in together.
             versions = VersionsInForce(self._key_ring, self._wall_clock())
             for group in groups:
-                self._authorise(group, versions, all_or_nothing=all_or_nothing)
-            self._abandon_siblings(works, all_or_nothing=all_or_nothing)
-            self._claim(works, versions, deadline, timer, all_or_nothing=all_or_nothing)
+                self._authorise(group, versions)
+            self._abandon_siblings(groups)
+            self._claim(groups, versions, deadline, timer)
             failpoints.reach("claimed")
-            self._abandon_siblings(works, all_or_nothing=all_or_nothing)
+            self._abandon_siblings(groups)
             self._sign(works, deadline)
             failpoints.reach("signed")
             self._verify(works)
@@ -129,10 +129,11 @@ class SigningService:
             held = [work.claimed for work in works if work.claimed is not None and not work.completed]
             for claims in _slices(held):
                 self._ledger.release(claims)
-        for work, watch in zip(works, watches, strict=True):
-            work.tell_times(watch)
+        for group, call in zip(groups, calls, strict=True):
+            for work in group.works:
+                work.tell_times(call.watch)
         self._count(works)
-        return [work.outcome() for work in works]
+        return [[work.outcome() for work in group.works] for group in groups]
 
     def record_quarantine(self, origin: Origin, error: SignerError, detail: str) -> None:
         """Make durable that a batch was refused for good; raises `AuditUnavailableError`."""
@@ -163,7 +164,8 @@ class SigningService:
         """Give the policy in force at this moment; a decision of several parts asks for it once."""
         return self._authority.current()
 
-    def _authorise(self, works: Sequence[Work], versions: VersionsInForce, *, all_or_nothing: bool) -> None:
+    def _authorise(self, group: _Group, versions: VersionsInForce) -> None:
+        works = group.works
         if not works:
             return
         policy, origin = self._authority.current(), works[0].origin
@@ -178,36 +180,33 @@ class SigningService:
             except SignerError as error:
                 work.error = error
         wanted = [work for work in works if work.error is None]
-        if all_or_nothing and len(wanted) < len(works):
+        if group.all_or_nothing and len(wanted) < len(works):
             return
         try:
             self._authority.admit(origin.caller, len(wanted))
         except RateLimitedError as error:
             _fail(wanted, error)
 
-    def _abandon_siblings(self, works: Sequence[Work], *, all_or_nothing: bool) -> None:
-        if all_or_nothing and any(work.error is not None for work in works):
-            for work in works:
-                work.error = work.error or BatchAbandonedError("another transaction of the batch was not signed")
-            # The HSM never saw what this call claimed, so nothing speaks against signing it otherwise.
-            for claims in _slices([work.claimed for work in works if work.claimed is not None]):
-                self._ledger.withdraw(claims)
+    def _abandon_siblings(self, groups: Sequence[_Group]) -> None:
+        for works in (group.works for group in groups if group.all_or_nothing):
+            if any(work.error is not None for work in works):
+                for work in works:
+                    work.error = work.error or BatchAbandonedError("another transaction of the batch was not signed")
+                # The HSM never saw what this call claimed, so nothing speaks against signing it otherwise.
+                for claims in _slices([work.claimed for work in works if work.claimed is not None]):
+                    self._ledger.withdraw(claims)
 
     def _claim(
-        self,
-        works: Sequence[Work],
-        versions: VersionsInForce,
-        deadline: Deadline,
-        timer: Stopwatches,
-        *,
-        all_or_nothing: bool,
+        self, groups: Sequence[_Group], versions: VersionsInForce, deadline: Deadline, timer: Stopwatches
     ) -> None:
-        wanted = [work for work in works if work.unsigned]
+        wanted = [work for group in groups for work in group.works if work.unsigned]
         if not wanted:
             return
         with timer.stage("ledger"):
             self._claim_all(wanted, deadline)
-            again = keep_versions(wanted, versions, whole=all_or_nothing)
+            again = [
+                work for group in groups for work in keep_versions(group.works, versions, whole=group.all_or_nothing)
+            ]
             for part in _slices(again):
                 self._ledger.withdraw([work.forget_claim() for work in part])
             self._claim_all(again, deadline)

@@ -20,7 +20,7 @@ _MOST_GROUPS: Final = 32
 _LARGEST_GROUP: Final = 64
 
 Steps = Generator[Call, Outcome, Response]
-"""How a request is answered: it yields what is to be signed, is sent what became of it, and returns the answer."""
+"""How a request is answered: it yields its one transaction, is sent what became of it, and returns the answer."""
 Work = Callable[[bytes, Exchange], Steps]
 _Answer = Response | Exception
 
@@ -133,7 +133,7 @@ class Groups:
         if not calls:
             return []
         try:
-            return [*self._service.sign_together(calls)]
+            return [outcome for (outcome,) in self._service.sign_together(calls)]
         except Exception as defect:  # noqa: BLE001 - whoever asked is told
             # Perhaps one request met it, and only one: the others of its group are signed, each by itself.
             return [defect] if len(calls) == 1 else [each for call in calls for each in self._sign([call])]

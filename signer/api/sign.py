@@ -40,7 +40,7 @@ class SignEndpoint:
         exchange.about |= self._about(wanted)
         if dry_run:
             return self._rehearse(wanted, exchange)
-        outcome = yield Call(wanted, exchange.origin, exchange.deadline, exchange.watch)
+        outcome = yield Call([wanted], exchange.origin, exchange.deadline, exchange.watch)
         if isinstance(outcome, Refused):
             exchange.audit_id = outcome.audit_id
             raise outcome.error

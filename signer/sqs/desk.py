@@ -19,9 +19,10 @@ from signer.errors import (
 from signer.metrics import Stopwatch
 from signer.ports import Origin, Signature, SigningKey
 from signer.settings import SqsSettings
-from signer.signing import SigningService
+from signer.signing import Call, SigningService
 from signer.sqs.bodies import Bodies
 from signer.sqs.errors import BatchDeferredError
+from signer.sqs.grouped import MOST_ENTRIES, GroupedCalls
 from signer.sqs.inbound import caller_name, queue_name
 from signer.sqs.messages import Delivery, SignedBatch, sha256_hex, signed_size_bytes
 from signer.sqs.traceparent import traceparent_of
@@ -31,6 +32,9 @@ from signer.work import Outcome, Refused, Signed
 # Only these are the batch's own fault. Any other error, retryable or not, is ours: the batch stays in the queue.
 _FOR_GOOD: Final = (InvalidInputError, NotAuthorisedError, ConflictError)
 _LARGE_BYTES: Final = 1 << 20
+_SMALL: Final = 50
+"""Batches of so many transactions at most are signed together, of ten times as many at once; no larger one, for they
+would wait for it."""
 _TIMESTAMP_STAND_IN: Final = "2028-03-08T12:00:00.123456Z"
 # As long as a UUID; what the audit log gives today is shorter.
 _AUDIT_ID_STAND_IN: Final = "00000000-0000-0000-0000-000000000000"
@@ -51,9 +55,18 @@ class SigningDesk:
         self._signing_timeout_s = signing_timeout_s
         self._bodies = bodies
         self._reading = threading.Lock()
+        self._small: GroupedCalls[Call, list[Outcome]] = GroupedCalls(
+            service.sign_together, lambda _: True, lambda call: len(call.requests), MOST_ENTRIES * _SMALL
+        )
 
-    def sign(self, delivery: Delivery, watch: Stopwatch, tell_size: Callable[[int], None]) -> SignedBatch:
-        """Sign a whole batch; `tell_size` is called with its number of transactions.
+    def sign(
+        self,
+        delivery: Delivery,
+        watch: Stopwatch,
+        tell_size: Callable[[int], None],
+        still_ours: Callable[[], None],
+    ) -> SignedBatch:
+        """Sign a whole batch; `tell_size` is called with its number of transactions, `still_ours` before the core is.
 
         Raises `BatchRefusedError` for one that can never be signed, `BatchDeferredError` for one that could not be
         signed now, and `UnavailableError` for one that could not be fetched now.
@@ -62,9 +75,8 @@ class SigningDesk:
         batch = self._read(delivery, deadline, watch)
         tell_size(len(batch.requests))
         self._refuse_too_large(batch)
-        outcomes = self._service.sign_many(
-            batch.requests, self._origin(delivery, batch.batch_id), deadline, watch, all_or_nothing=True
-        )
+        origin = self._origin(delivery, batch.batch_id)
+        outcomes = self._outcomes(Call(batch.requests, origin, deadline, watch, all_or_nothing=True), still_ours)
         signatures = [outcome.signature for outcome in outcomes if isinstance(outcome, Signed)]
         if len(signatures) < len(batch.requests):
             raise _verdict(batch, outcomes)
@@ -92,6 +104,12 @@ class SigningDesk:
             return parse_batch(body, self._max_transactions)
         finally:
             self._reading.release()
+
+    def _outcomes(self, call: Call, still_ours: Callable[[], None]) -> list[Outcome]:
+        if len(call.requests) <= _SMALL:
+            return self._small.make(call, still_ours)
+        still_ours()
+        return self._service.sign_together([call])[0]
 
     def _origin(self, delivery: Delivery, batch_id: str | None) -> Origin:
         return Origin("sqs", self._caller, self._queue, delivery.message_id, batch_id)

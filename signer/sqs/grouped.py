@@ -1,12 +1,13 @@
-"""Calls to a queue that are made at once, put together as SQS takes them: up to ten entries in one call."""
+"""Calls that are made at once, put together: what each would cost by itself is spent once for up to ten."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from signer.aws import may_pass
 from signer.sqs.errors import QueueUnavailableError
@@ -15,8 +16,10 @@ Entry = TypeVar("Entry")
 Answer = TypeVar("Answer")
 
 MOST_ENTRIES: Final = 10
+"""SQS takes no more."""
 _MOST_CALLS: Final = 2
-"""So many are under way before entries wait for each other; over two, one that hangs does not hold up all."""
+_LONG_S: Final = 0.2
+"""So long entries wait for a call under way that does not end, before a second one is made beside it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +28,8 @@ class _Waiting(Generic[Entry, Answer]):
 
     entry: Entry
     still_ours: Callable[[], None]
-    size_bytes: int
+    size: int
+    since_s: float = field(default_factory=time.monotonic)
     woken: threading.Event = field(default_factory=threading.Event)
     leads: "Sequence[_Waiting[Entry, Answer]]" = ()
     """The call that this thread is to make, for itself and others."""
@@ -33,21 +37,26 @@ class _Waiting(Generic[Entry, Answer]):
 
 
 class GroupedCalls(Generic[Entry, Answer]):
-    """Makes one call of what has come while others were under way; threads make it themselves, the first for all.
+    """Makes one call of what has come while another was under way; threads make it themselves, the first for all.
 
-    `call` is given one to ten entries of `most_bytes` together (or one that is larger) and gives, for each in order, an
-    answer or the exception that it failed with. What it raises, all of them failed with.
+    A second one is made beside it where entries fill one, or have waited for long: one that hangs does not hold up all.
+
+    `call` is given one to ten entries, of `most` together by their `size` (or one that is larger), and gives, for each
+    in order, an answer or the exception that it failed with. What it raises, all of them failed with; unless it
+    `may_be_for_one`: then each is tried by itself.
     """
 
     def __init__(
         self,
         call: Callable[[Sequence[Entry]], Sequence[Answer | Exception]],
-        size_bytes: Callable[[Entry], int] = lambda _: 0,
-        most_bytes: int = 0,
+        may_be_for_one: Callable[[Exception], bool],
+        size: Callable[[Entry], int] = lambda _: 0,
+        most: int = 0,
     ) -> None:
         self._call = call
-        self._size_bytes = size_bytes
-        self._most_bytes = most_bytes
+        self._may_be_for_one = may_be_for_one
+        self._size = size
+        self._most = most
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting[Entry, Answer]] = deque()
         self._under_way = 0
@@ -62,15 +71,13 @@ class GroupedCalls(Generic[Entry, Answer]):
 
         `still_ours` is called right before the call that it goes into, on whichever thread: what that raises ends it.
         """
-        mine: _Waiting[Entry, Answer] = _Waiting(entry, still_ours, self._size_bytes(entry))
+        mine: _Waiting[Entry, Answer] = _Waiting(entry, still_ours, self._size(entry))
         with self._lock:
-            if self._under_way < _MOST_CALLS:
-                self._under_way += 1
-                mine.leads = [mine]
-            else:
-                self._waiting.append(mine)
-        if not mine.leads:
-            mine.woken.wait()
+            self._waiting.append(mine)
+            self._begin()
+        while not mine.woken.wait(_LONG_S):
+            with self._lock:
+                self._begin()
         if mine.leads:
             self._lead(mine.leads)
         if isinstance(mine.outcome, Exception):
@@ -81,7 +88,9 @@ class GroupedCalls(Generic[Entry, Answer]):
         try:
             self._answer(group)
         finally:
-            self._pass_on()
+            with self._lock:
+                self._under_way -= 1
+                self._begin()
             for waiting in group[1:]:
                 waiting.woken.set()
 
@@ -89,33 +98,39 @@ class GroupedCalls(Generic[Entry, Answer]):
         group = [waiting for waiting in waiting_for_it if _is_ours(waiting)]
         try:
             outcomes = self._call([waiting.entry for waiting in group]) if group else ()
-        except (BotoCoreError, ClientError) as error:
-            if len(group) > 1 and not may_pass(error):
-                # One entry that no call takes must not fail those beside it.
+        except Exception as error:  # noqa: BLE001 - each thread gets to know, not this one alone
+            if len(group) > 1 and self._may_be_for_one(error):
                 for waiting in group:
                     self._answer([waiting])
                 return
             outcomes = [error] * len(group)
-        except Exception as error:  # noqa: BLE001 - each thread gets to know, not this one alone
-            outcomes = [error] * len(group)
         for waiting, outcome in zip(group, outcomes, strict=True):
             waiting.outcome = outcome
 
-    def _pass_on(self) -> None:
-        """Let the first of those that wait make the next call."""
-        with self._lock:
-            if not self._waiting:
-                self._under_way -= 1
-                return
+    def _begin(self) -> None:
+        """Let the first of those that wait make a call for as many as it takes, while one is due."""
+        while self._is_due():
+            self._under_way += 1
             group = [self._waiting.popleft()]
-            size = group[0].size_bytes
+            size = group[0].size
             while self._waiting and len(group) < MOST_ENTRIES:
-                size += self._waiting[0].size_bytes
-                if size > self._most_bytes:
+                size += self._waiting[0].size
+                if size > self._most:
                     break
                 group.append(self._waiting.popleft())
-        group[0].leads = group
-        group[0].woken.set()
+            group[0].leads = group
+            group[0].woken.set()
+
+    def _is_due(self) -> bool:
+        if not self._waiting or self._under_way == _MOST_CALLS:
+            return False
+        fills_a_call = len(self._waiting) >= MOST_ENTRIES or sum(each.size for each in self._waiting) > self._most
+        return not self._under_way or fills_a_call or self._waiting[0].since_s < time.monotonic() - _LONG_S
+
+
+def is_refused(error: Exception) -> bool:
+    """Tell whether a queue refused a call for good: one entry that no call takes must not fail those beside it."""
+    return isinstance(error, ClientError) and not may_pass(error)
 
 
 def by_entry(operation: str, answer: Mapping[str, Any], count: int) -> list[Mapping[str, Any] | ClientError]:

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from signer.settings import SqsSettings
 from signer.sqs.calls import insist
-from signer.sqs.grouped import GroupedCalls, by_entry
+from signer.sqs.grouped import GroupedCalls, by_entry, is_refused
 from signer.sqs.messages import Delivery
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class InboundQueue:
         # Nobody can tell when within a long poll a message was hidden, so its lease counts from the call. A poll
         # no longer than a third of it leaves the lease time for two more beats of the heartbeat.
         self._wait_s = min(settings.wait_s, settings.visibility_timeout_s // 3)
-        self._deletes = GroupedCalls(self._delete)
+        self._deletes = GroupedCalls(self._delete, is_refused)
         self.name = queue_name(settings.inbound_url)
 
     def receive(self, most: int) -> list[Delivery]:

@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 
 from signer.sqs.calls import insist
 from signer.sqs.errors import QueueUnavailableError
-from signer.sqs.grouped import GroupedCalls, by_entry
+from signer.sqs.grouped import GroupedCalls, by_entry, is_refused
 from signer.sqs.messages import Outgoing, size_bytes
 from signer.sqs.receipts import md5_of_attributes, md5_of_body
 
@@ -25,7 +25,9 @@ class OutboundQueue:
         """Take `most_bytes` as what a call may hold, where more than one message is sent at once."""
         self._client = client
         self._url = url
-        self._calls: GroupedCalls[Outgoing, Mapping[str, Any]] = GroupedCalls(self._send, _size_bytes, most_bytes)
+        self._calls: GroupedCalls[Outgoing, Mapping[str, Any]] = GroupedCalls(
+            self._send, is_refused, _size_bytes, most_bytes
+        )
 
     def send(self, message: Outgoing, still_ours: Callable[[], None]) -> None:
         """Return once the queue has said that it has this very message.

@@ -113,7 +113,7 @@ class BatchWorker:
         case.lease.check()
         failpoints.reach("received")
         try:
-            signed = self._desk.sign(case.delivery, case.watch, tell_size)
+            signed = self._desk.sign(case.delivery, case.watch, tell_size, case.lease.check)
         except BatchDeferredError as deferred:
             _note(case, deferred)
             raise deferred.cause from None

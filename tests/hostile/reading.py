@@ -45,7 +45,7 @@ class Reader:
         assert 1 <= likely <= self._settings.max_transactions
         told: list[int] = []
         try:
-            signed = self._desk.sign(delivery, self._watch, told.append)
+            signed = self._desk.sign(delivery, self._watch, told.append, lambda: None)
         except BatchRefusedError as refused:
             verdict = self._judge_refusal(delivery, refused)
         else:

@@ -124,10 +124,9 @@ def test_a_lost_message_that_comes_back_to_us_is_ours_again(start_entrance: Star
 def test_a_beat_is_for_ten_messages_at_most(start_entrance: StartEntrance) -> None:
     """Twelve messages in flight are extended by calls of ten, which is all that SQS takes."""
     entrance = start_entrance(**SHORTEST, max_batches_in_flight=12)
-    with entrance.simulation.key_ring.held() as held:
+    with entrance.simulation.key_ring.held():
         for number in range(12):
             entrance.queues.inbound.put(batch(f"TXN-{number}"))
-        held.wait_for(12)
         until(lambda: len({entry["ReceiptHandle"] for entry in entries(entrance)}) == 12, "a beat for each of them")
     entrance.wait_for("forwarded", 12)
     assert max(len(call.parameters["Entries"]) for call in beats(entrance)) == 10

@@ -59,7 +59,7 @@ class Requests:
 
         def steps(_body: bytes, exchange: Exchange) -> Steps:
             exchange.begin_work()
-            return Answer((yield Call(request, exchange.origin, exchange.deadline, exchange.watch)))
+            return Answer((yield Call([request], exchange.origin, exchange.deadline, exchange.watch)))
 
         async def outcome() -> Outcome:
             answer = await self.groups.run(steps, b"", exchange)
@@ -242,7 +242,7 @@ def test_what_cannot_be_read_fails_alone(requests: Requests) -> None:
 
     def greedy(_body: bytes, exchange: Exchange) -> Steps:
         request = SigningRequest("settlement", "T-9", bytes(32), DEFAULT_ALGORITHM)
-        call = Call(request, exchange.origin, exchange.deadline, exchange.watch)
+        call = Call([request], exchange.origin, exchange.deadline, exchange.watch)
         yield call
         yield call
         raise AssertionError

@@ -9,6 +9,7 @@ import pytest
 from signer.deadlines import Deadline
 from signer.errors import HsmUnavailableError, LedgerUnavailableError
 from signer.metrics import Stopwatch
+from signer.signing import Call
 from signer.transactions import SigningRequest
 from signer.work import Outcome, Signed
 from tests.simulators import SimulatedLedger, SimulatedVersion, Simulation, simulate
@@ -146,6 +147,19 @@ def dying(ledger: SimulatedLedger) -> Iterator[None]:
         patch.setattr(ledger, "release", lambda _claims: None)
         patch.setattr(ledger, "withdraw", lambda _claims: None)
         yield
+
+
+def test_each_batch_that_is_signed_with_others_has_a_version_of_its_own(simulation: Simulation, clock: Watch) -> None:
+    """One that was claimed before the instant keeps to it as a whole; the one beside it has the version in force."""
+    simulation.key_ring.fail_next(HsmUnavailableError("connection lost"))
+    sign(simulation, requests(1))
+    clock.now = INSTANT + timedelta(minutes=1)
+    watch = Stopwatch(simulation.metrics, "sqs")
+    calls = [
+        Call(batch, ORIGIN, Deadline.after(60), watch, all_or_nothing=True) for batch in (requests(2), requests(2, 7))
+    ]
+    old, new = simulation.service.sign_together(calls)
+    assert (labels(old), labels(new)) == ([ELDER, ELDER], [YOUNGER, YOUNGER])
 
 
 def test_single_transactions_keep_their_own_version(simulation: Simulation, clock: Watch) -> None:

@@ -1,6 +1,7 @@
 """Calls that are made at once go out as one: nobody is left waiting, and each gets the answer to its own."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from signer.errors import SignerError
 from signer.sqs.errors import LeaseLostError
-from signer.sqs.grouped import GroupedCalls, by_entry
+from signer.sqs.grouped import GroupedCalls, by_entry, is_refused
 from tests.unit.stores import PATIENCE_S, wait_until
 
 LANES = 2
@@ -34,7 +35,7 @@ class Queue:
         self.gate.set()
         self.fails: Callable[[Sequence[int]], Exception | None] = lambda _: None
         self.refuses: frozenset[int] = frozenset()
-        self.grouped: GroupedCalls[int, int] = GroupedCalls(self._call, lambda number: number, MOST_BYTES)
+        self.grouped: GroupedCalls[int, int] = GroupedCalls(self._call, is_refused, lambda number: number, MOST_BYTES)
 
     def _call(self, numbers: Sequence[int]) -> Sequence[int | Exception]:
         self.calls.append(list(numbers))
@@ -83,6 +84,30 @@ def test_what_comes_alone_goes_at_once() -> None:
     queue = Queue()
     assert [queue.grouped.make(number, ours) for number in (1, 2)] == [10, 20]
     assert queue.calls == [[1], [2]]
+
+
+def test_a_second_call_is_made_beside_one_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for one that just came, which may go along with others; but once it has waited for long, or ten wait."""
+    queue = Queue()
+    queue.gate.clear()
+    with ThreadPoolExecutor(20) as threads:
+        threads.submit(queue.grouped.make, 1, ours)
+        wait_until(lambda: queue.calls == [[1]])
+        begun_s = time.monotonic()
+        threads.submit(queue.grouped.make, 2, ours)
+        wait_until(lambda: queue.calls == [[1], [2]])
+        assert time.monotonic() - begun_s >= 0.2
+        queue.gate.set()
+    queue.calls.clear()
+    queue.gate.clear()
+    monkeypatch.setattr("signer.sqs.grouped._LONG_S", 10 * PATIENCE_S)
+    with ThreadPoolExecutor(20) as threads:
+        made = [threads.submit(queue.grouped.make, 1, ours)]
+        wait_until(lambda: queue.calls == [[1]])
+        made += [threads.submit(queue.grouped.make, number, ours) for number in range(2, 12)]
+        wait_until(lambda: len(queue.calls) > 1)
+        queue.gate.set()
+    assert [outcome(future) for future in made] == [number * 10 for number in range(1, 12)]
 
 
 def test_what_comes_meanwhile_goes_ten_to_a_call() -> None:

@@ -13,7 +13,7 @@ from signer.sqs.lease import Lease
 from signer.sqs.line import Line
 from signer.sqs.messages import Attributes, Delivery, string_attribute
 from signer.sqs.pointers import Pointer
-from tests.unit.stores import wait_until
+from tests.unit.stores import PATIENCE_S, wait_until
 
 BUDGET = 100
 METRICS = Metrics(CollectorRegistry())
@@ -59,6 +59,27 @@ def test_transactions_are_counted_not_messages() -> None:
     assert list(begun(line)) == [first, second]
     line.leave(second, goes_back=False)
     assert list(begun(line)) == [third]
+
+
+def test_what_is_received_while_many_are_at_work_is_received_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more than half of the places taken, it waits for more of them to come free; not for long."""
+    line = a_line(max_batches=16)
+    taken = cases(*[1] * 10)
+    line.add(taken)
+    assert len(list(begun(line))) == 10
+
+    def make_room() -> None:
+        for case in taken[:5]:
+            line.leave(case, goes_back=False)
+
+    monkeypatch.setattr("signer.sqs.line._LINGER_S", PATIENCE_S)
+    leaving = threading.Timer(0.01, make_room)
+    leaving.start()
+    assert line.room() >= 8
+    leaving.join()
+    monkeypatch.setattr("signer.sqs.line._LINGER_S", 0.01)
+    line.add(cases(*[1] * 10, group_id="more"))
+    assert line.room() == 1
 
 
 def test_nobody_overtakes_one_that_waits_for_room() -> None:
