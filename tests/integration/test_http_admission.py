@@ -26,8 +26,11 @@ def ask(entrance: Entrance, number: int) -> httpx.Response:
 def test_beyond_the_bound_requests_are_refused_at_once(clients: ThreadPoolExecutor) -> None:
     """The next gets a 503 before its body is asked for; the probes answer; those that were in are all served."""
     with running(max_in_flight=2) as entrance, entrance.key_ring.held() as held:
-        inside = [clients.submit(ask, entrance, number) for number in range(2)]
-        held.wait_for(2)
+        inside = []
+        for number in range(2):
+            inside.append(clients.submit(ask, entrance, number))
+            # One by one: what arrives at once is one call of the core.
+            held.wait_for(number + 1)
         with entrance.connect() as connection:
             headers = {"Content-Type": "application/json", "Content-Length": "100", "Expect": "100-continue"}
             connection.post(headers)

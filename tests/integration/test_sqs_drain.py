@@ -67,10 +67,10 @@ def test_one_that_never_ran_drains_too(make_entrance: StartEntrance) -> None:
 def test_no_more_is_received_than_there_are_free_workers(start_entrance: StartEntrance) -> None:
     """With every worker busy, further messages stay where others can see them."""
     entrance = start_entrance(max_batches_in_flight=3)
-    with entrance.simulation.key_ring.held() as held:
+    with entrance.simulation.key_ring.held():
         for number in range(5):
             entrance.queues.inbound.put(batch(f"TXN-{number}"))
-        held.wait_for(3)
+        entrance.wait_for("received", 3)
         assert len(entrance.queues.inbound.look()) == 2
     entrance.wait_for("forwarded", 3)
 
