@@ -15,11 +15,13 @@ LARGE = 10_000
 PATIENCE_S = 20.0
 
 
+KEY = simulate({"settlement": frozenset()}).key_ring.key("settlement")
+TASK = SignTask(KEY, DEFAULT_ALGORITHM, hashlib.sha256(b"a message").digest())
+
+
 def job_of(count: int) -> Job:
     """So many tasks for one key."""
-    key = simulate({"settlement": frozenset()}).key_ring.key("settlement")
-    task = SignTask(key, DEFAULT_ALGORITHM, hashlib.sha256(b"a message").digest())
-    return Job([task] * count, Deadline.after(PATIENCE_S))
+    return Job([TASK] * count, Deadline.after(PATIENCE_S))
 
 
 class Turns:
@@ -28,13 +30,16 @@ class Turns:
     def __init__(self) -> None:
         self.taken: list[Job] = []
         self._reached, self._may_begin = threading.Event(), threading.Event()
+        # Made once: twenty thousand take longer than a test may wait on a busy machine.
+        self._signature = raw_signature(TASK)
 
     def work(self, job: Job, number: int, task: SignTask) -> None:
         """Stand in for a call into the HSM."""
         self.taken.append(job)
         self._reached.set()
         assert self._may_begin.wait(PATIENCE_S)
-        job.answer(number, raw_signature(task))
+        assert task is TASK
+        job.answer(number, self._signature)
 
     @contextmanager
     def held(self) -> Iterator[None]:
