@@ -1,10 +1,13 @@
 """Ends a measurement early: no process is left behind; a load test proves and reports what was sent until then."""
 
 import asyncio
+import atexit
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -63,4 +66,15 @@ def out_of_ctrl_c() -> Iterator[None]:
 
 def clean_up_at_sigterm() -> None:
     """Let SIGTERM end the program as an exception does, so that what it started is ended; in the main thread alone."""
+    atexit.register(_kill_children)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
+def _kill_children() -> None:
+    # One that was just being started when the exception came is known to nobody else.
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # The fields after the name, which may hold anything (proc_pid_stat(5)): state, parent.
+            parent = (process / "stat").read_text(encoding="utf-8").rpartition(") ")[2].split()[1]
+            if int(parent) == os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)

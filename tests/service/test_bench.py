@@ -53,4 +53,4 @@ def test_sigterm_leaves_nothing_running(tmp_path: Path) -> None:
         wait_until(lambda: any("serve" in words for words in commands_of_group(program.pid)))
         program.terminate()
         assert program.wait(60) == 128 + signal.SIGTERM
-        assert commands_of_group(program.pid) == []
+        wait_until(lambda: commands_of_group(program.pid) == [])
