@@ -35,7 +35,7 @@ def run_trial(exercise: Exercise, stage: Stage, load: Load) -> Trial:
     signs = Signs(stage)
     began_s = time.time()
     faults = exercise.begin(stage)
-    detected_s = _hold(exercise, signs, began_s)
+    detected_s = hold(exercise, signs, began_s)
     for fault in faults:
         fault.end()
     ended_s = _end_of(exercise, began_s, stage)
@@ -65,19 +65,28 @@ def _end_of(exercise: Exercise, began_s: float, stage: Stage) -> float:
     return time.time()
 
 
-def _hold(exercise: Exercise, signs: Signs, began_s: float) -> float | None:
+def hold(exercise: Exercise, signs: Signs, began_s: float) -> float | None:
+    """Let the fault last as long as it should; gives how long after `began_s` the service showed a sign of it."""
     detected_s = None
-    while (elapsed_s := time.time() - began_s) < _LONGEST_S:
+    over = False
+    while not over:
+        # Judged before the last look, so that the very end of the process is seen as a sign of the fault, too.
+        over = _is_over(exercise, signs, time.time() - began_s, detected_s)
         if detected_s is None and signs.seen():
             detected_s = time.time() - began_s
-        if elapsed_s >= exercise.hold_s and (
-            exercise.lasts in (Lasts.A_MOMENT, Lasts.A_WHILE)
-            or (exercise.lasts is Lasts.UNTIL_NOTICED and detected_s is not None)
-            or (exercise.lasts is Lasts.UNTIL_DEATH and signs.died())
-        ):
-            break
-        time.sleep(_POLL_S)
+        if not over:
+            time.sleep(_POLL_S)
     return detected_s
+
+
+def _is_over(exercise: Exercise, signs: Signs, elapsed_s: float, detected_s: float | None) -> bool:
+    if exercise.lasts is Lasts.UNTIL_NOTICED:
+        done = detected_s is not None
+    elif exercise.lasts is Lasts.UNTIL_DEATH:
+        done = signs.died()
+    else:
+        done = True
+    return elapsed_s >= _LONGEST_S or (done and elapsed_s >= exercise.hold_s)
 
 
 def _wait_for_recovery(stage: Stage, load: Load, ended_s: float) -> None:

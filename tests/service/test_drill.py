@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -24,7 +25,8 @@ from signer.drill.evidence import Event, Evidence, Released, Sent
 from signer.drill.faults import EXERCISES
 from signer.drill.report import shortcomings
 from signer.drill.samples import Sessions, trend
-from signer.drill.trial import recovered_s
+from signer.drill.signs import Signs
+from signer.drill.trial import hold, recovered_s
 from signer.ports import AuditEntry
 from signer.signatures import public_key_pem
 from tests.unit.stores import new_audit_log
@@ -64,6 +66,28 @@ def test_a_short_drill_proves_what_came_out_and_draws_it(tmp_path: Path) -> None
     assert {"signature_invalid", "hsm_unavailable"} <= failed["every signature wrong"]
     picture = "".join(ET.fromstring((tmp_path / "reports" / "drill.svg").read_text()).itertext())  # noqa: S314 - our own
     assert all(words in picture for words in [*names, "0 lost, 0 conflicting, 0 wrong released, 0 unaudited"])
+
+
+class EndsBetweenTwoLooks(Signs):
+    """A process that is alive whenever it is looked at, until somebody asks for its end."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def died(self) -> bool:
+        """Whether it ended: it does at the first question."""
+        self.ended = True
+        return True
+
+    def seen(self) -> bool:
+        """Whether the end was seen."""
+        return self.ended
+
+
+def test_an_end_between_two_looks_is_seen() -> None:
+    """What ends the fault is a sign of it: a process that is gone right after a look was noticed nonetheless."""
+    killed = next(exercise for exercise in EXERCISES if exercise.name == "killed in C_Sign")
+    assert hold(killed, EndsBetweenTwoLooks(), time.time()) is not None
 
 
 def a_row(name: str, recovered_s: float | None, kind: str = "session") -> dict[str, Any]:
