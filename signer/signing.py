@@ -102,17 +102,21 @@ class SigningService:
     def sign_together(self, calls: Sequence[Call]) -> list[list[Outcome]]:
         """Sign calls that have nothing to do with each other, as `sign_many` would each; all by the first deadline.
 
-        What it does once for all of them counts towards the time of each.
+        That is the first of those that have not passed: a call whose deadline has fails by itself. What is done once
+        for all of them counts towards the time of each.
         """
         groups = [_Group([Work(item, call.origin) for item in call.requests], call.all_or_nothing) for call in calls]
         works = [work for group in groups for work in group.works]
-        deadline = min((call.deadline for call in calls), key=lambda each: each.at_s)
+        in_time = [call.deadline for call in calls if call.deadline.remaining_s() > 0]
+        deadline = min(in_time or [call.deadline for call in calls], key=lambda each: each.at_s)
         timer = Stopwatches([call.watch for call in calls])
         try:
             # Neither a change of policy nor the instant of a rotation splits what came in together.
             versions = VersionsInForce(self._key_ring, self._wall_clock())
-            for group in groups:
+            for group, call in zip(groups, calls, strict=True):
                 self._authorise(group, versions)
+                if call.deadline.at_s < deadline.at_s:
+                    _fail(group.works, DeadlineExceededError("the deadline passed before its turn came"))
             self._abandon_siblings(groups)
             self._claim(groups, versions, deadline, timer)
             failpoints.reach("claimed")

@@ -62,7 +62,11 @@ def check(evidence: Evidence, audit_directory: Path, public_key_pem: bytes) -> F
         raise TypeError(type(public_key))
     verification = verify_directory(audit_directory)
     records = _records(audit_directory)
-    recorded = {(record["audit_id"], record["signature_sha256"]) for record in records} if verification.ok else set()
+    recorded = {
+        (record["audit_id"], record["signature_sha256"])
+        for record in records
+        if verification.ok and record["outcome"] in _SIGNED
+    }
     digests = _digests_on_record(records)
     wrong, unaudited = set(), set()
     for released in evidence.released:
@@ -81,7 +85,7 @@ def check(evidence: Evidence, audit_directory: Path, public_key_pem: bytes) -> F
 
 
 def _records(directory: Path) -> list[dict[str, Any]]:
-    """Read what was signed; a line that cannot be read breaks the chain, and is told of there."""
+    """Read what the HSM signed, released or not; a line that cannot be read breaks the chain, and is told of there."""
     records = []
     for segment in sorted(directory.glob("audit-*.jsonl")):
         for line in segment.read_bytes().splitlines():
@@ -89,7 +93,7 @@ def _records(directory: Path) -> list[dict[str, Any]]:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if record.get("operation") == "sign" and record.get("outcome") in _SIGNED:
+            if record.get("operation") == "sign" and record.get("signature_sha256") is not None:
                 records.append(record)
     return records
 

@@ -2,6 +2,7 @@
 
 import base64
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -22,7 +23,7 @@ from signer.settings import SqsSettings
 from signer.signing import Call, SigningService
 from signer.sqs.bodies import Bodies
 from signer.sqs.errors import BatchDeferredError
-from signer.sqs.grouped import MOST_ENTRIES, GroupedCalls
+from signer.sqs.grouped import GroupedCalls
 from signer.sqs.inbound import caller_name, queue_name
 from signer.sqs.messages import Delivery, SignedBatch, sha256_hex, signed_size_bytes
 from signer.sqs.traceparent import traceparent_of
@@ -32,9 +33,14 @@ from signer.work import Outcome, Refused, Signed
 # Only these are the batch's own fault. Any other error, retryable or not, is ours: the batch stays in the queue.
 _FOR_GOOD: Final = (InvalidInputError, NotAuthorisedError, ConflictError)
 _LARGE_BYTES: Final = 1 << 20
-_SMALL: Final = 50
-"""Batches of so many transactions at most are signed together, of ten times as many at once; no larger one, for they
-would wait for it."""
+_SMALL: Final = 25
+"""Batches of so many transactions at most are signed together; no larger one, for the others would wait for it."""
+_TOGETHER: Final = 50
+"""So many transactions at most are signed together: a batch of one waits for no more of others."""
+_LONG_S: Final = 0.05
+"""So long a small batch waits for others to come out of the core, which may hang there."""
+_FRESH_S: Final = 1.0
+"""So much of its time a batch may have used up to be signed with others, for all go by the first deadline."""
 _TIMESTAMP_STAND_IN: Final = "2028-03-08T12:00:00.123456Z"
 # As long as a UUID; what the audit log gives today is shorter.
 _AUDIT_ID_STAND_IN: Final = "00000000-0000-0000-0000-000000000000"
@@ -56,7 +62,12 @@ class SigningDesk:
         self._bodies = bodies
         self._reading = threading.Lock()
         self._small: GroupedCalls[Call, list[Outcome]] = GroupedCalls(
-            service.sign_together, lambda _: True, lambda call: len(call.requests), MOST_ENTRIES * _SMALL
+            service.sign_together,
+            lambda _: True,
+            lambda call: len(call.requests),
+            _TOGETHER,
+            most_calls=settings.max_batches_in_flight,
+            long_s=_LONG_S,
         )
 
     def sign(
@@ -106,10 +117,16 @@ class SigningDesk:
             self._reading.release()
 
     def _outcomes(self, call: Call, still_ours: Callable[[], None]) -> list[Outcome]:
-        if len(call.requests) <= _SMALL:
-            return self._small.make(call, still_ours)
-        still_ours()
-        return self._service.sign_together([call])[0]
+        if len(call.requests) > _SMALL or call.deadline.remaining_s() < self._signing_timeout_s - _FRESH_S:
+            still_ours()
+            return self._service.sign_together([call])[0]
+        came_s = time.perf_counter()
+
+        def begins() -> None:
+            still_ours()
+            call.watch.add("admission", time.perf_counter() - came_s)
+
+        return self._small.make(call, begins)
 
     def _origin(self, delivery: Delivery, batch_id: str | None) -> Origin:
         return Origin("sqs", self._caller, self._queue, delivery.message_id, batch_id)

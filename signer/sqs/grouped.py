@@ -19,7 +19,6 @@ MOST_ENTRIES: Final = 10
 """SQS takes no more."""
 _MOST_CALLS: Final = 2
 _LONG_S: Final = 0.2
-"""So long entries wait for a call under way that does not end, before a second one is made beside it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,7 +38,8 @@ class _Waiting(Generic[Entry, Answer]):
 class GroupedCalls(Generic[Entry, Answer]):
     """Makes one call of what has come while another was under way; threads make it themselves, the first for all.
 
-    A second one is made beside it where entries fill one, or have waited for long: one that hangs does not hold up all.
+    Another one is made beside it, up to `most_calls`, where entries fill one, or one has waited for `long_s`: one that
+    hangs does not hold up all.
 
     `call` is given one to ten entries, of `most` together by their `size` (or one that is larger), and gives, for each
     in order, an answer or the exception that it failed with. What it raises, all of them failed with; unless it
@@ -52,11 +52,16 @@ class GroupedCalls(Generic[Entry, Answer]):
         may_be_for_one: Callable[[Exception], bool],
         size: Callable[[Entry], int] = lambda _: 0,
         most: int = 0,
+        *,
+        most_calls: int = _MOST_CALLS,
+        long_s: float = _LONG_S,
     ) -> None:
         self._call = call
         self._may_be_for_one = may_be_for_one
         self._size = size
         self._most = most
+        self._most_calls = most_calls
+        self._long_s = long_s
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting[Entry, Answer]] = deque()
         self._under_way = 0
@@ -75,7 +80,7 @@ class GroupedCalls(Generic[Entry, Answer]):
         with self._lock:
             self._waiting.append(mine)
             self._begin()
-        while not mine.woken.wait(_LONG_S):
+        while not mine.woken.wait(self._long_s):
             with self._lock:
                 self._begin()
         if mine.leads:
@@ -122,10 +127,10 @@ class GroupedCalls(Generic[Entry, Answer]):
             group[0].woken.set()
 
     def _is_due(self) -> bool:
-        if not self._waiting or self._under_way == _MOST_CALLS:
+        if not self._waiting or self._under_way == self._most_calls:
             return False
         fills_a_call = len(self._waiting) >= MOST_ENTRIES or sum(each.size for each in self._waiting) > self._most
-        return not self._under_way or fills_a_call or self._waiting[0].since_s < time.monotonic() - _LONG_S
+        return not self._under_way or fills_a_call or self._waiting[0].since_s < time.monotonic() - self._long_s
 
 
 def is_refused(error: Exception) -> bool:

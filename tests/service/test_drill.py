@@ -26,6 +26,7 @@ from signer.drill.faults import EXERCISES
 from signer.drill.report import shortcomings
 from signer.drill.samples import Sessions, trend
 from signer.drill.signs import Signs
+from signer.drill.soak import enough
 from signer.drill.trial import hold, recovered_s
 from signer.ports import AuditEntry
 from signer.signatures import public_key_pem
@@ -148,6 +149,12 @@ def test_an_unknown_fault_is_refused_by_name(tmp_path: Path) -> None:
     assert (done.returncode, "login dropped" in done.stderr) == (78, True)
 
 
+def test_a_soak_whose_faults_found_nothing_to_break_does_not_hold() -> None:
+    """One in ten may, and one more, since a short one has few."""
+    assert [enough(3, 1), enough(90, 11)] == [True, True]
+    assert [enough(0, 0), enough(1, 1), enough(90, 12)] == [False, False, False]
+
+
 def test_the_catalogue_has_many_distinct_faults() -> None:
     """At least 25, no two of one name."""
     assert len({exercise.name for exercise in EXERCISES}) == len(EXERCISES) >= 25
@@ -173,13 +180,13 @@ def released(number: int, audit_id: str, content: dict[str, str]) -> Released:
     return Released(f"T-{number}", signature, content)
 
 
-def recorded(log: FileAuditLog, copy: Released) -> Released:
+def recorded(log: FileAuditLog, copy: Released, outcome: str = "signed") -> Released:
     """Record a copy as the service would, and name its record in it."""
     digest = base64.b64decode(copy.signature["digest"]).hex()
     entry = AuditEntry(
         time="2028-03-08T12:00:00.123456Z",
         operation="sign",
-        outcome="signed",
+        outcome=outcome,
         transaction_id=copy.transaction_id,
         digest=f"sha256:{digest}",
         signature_sha256="sha256:" + hashlib.sha256(copy.value()).hexdigest(),
@@ -219,6 +226,17 @@ def signed_otherwise(world: World) -> None:
 def recorded_otherwise(world: World) -> None:
     with closing(new_audit_log(world.directory)) as log:
         recorded(log, released(1, "", content_of(1, amount="9.00")))
+
+
+def withheld_otherwise(world: World) -> None:
+    with closing(new_audit_log(world.directory)) as log:
+        recorded(log, released(1, "", content_of(1, amount="9.00")), "failed")
+
+
+def released_as_failed(world: World) -> None:
+    copy = world.evidence.released.pop(1)
+    with closing(new_audit_log(world.directory)) as log:
+        world.evidence.release(recorded(log, copy, "failed"))
 
 
 def one_bit_wrong(world: World) -> None:
@@ -266,6 +284,8 @@ def chain_altered(world: World) -> None:
         (never_signed, {"lost": 1}),
         (signed_otherwise, {"conflicting": 1, "wrong_released": 1}),
         (recorded_otherwise, {"conflicting": 1}),
+        (withheld_otherwise, {"conflicting": 1}),
+        (released_as_failed, {"unaudited": 1}),
         (one_bit_wrong, {"wrong_released": 1}),
         (digest_misstated, {"conflicting": 1, "wrong_released": 1}),
         (content_changed, {"wrong_released": 1}),

@@ -18,7 +18,7 @@ from tests.service.batches import (
     public_key,
     send,
 )
-from tests.service.running import ready, running, sign, until
+from tests.service.running import logged, ready, running, sign, until
 
 DRAIN_TIMEOUT_S = 5
 CLOSING_S = 5
@@ -60,6 +60,26 @@ def test_sigterm_ends_a_service_whose_calls_hang(
         assert end(service) in statuses
     assert not inbound_is_empty(stack)
     with running(stack):
+        downstream.take_all(sent)
+        key = public_key(stack)
+    assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)
+
+
+def test_small_batches_beside_calls_that_hang_are_signed(stack: Stack, shim: Shim) -> None:
+    """Those that hang hold up themselves alone: the others are out before any call is given up."""
+    sent = make_batches(12, 1)
+    hanging, others = dict(list(sent.items())[:2]), dict(list(sent.items())[2:])
+    downstream = Downstream(stack)
+    stack.environment |= {"SIGNER_HSM__CALL_TIMEOUT_S": "60", "SIGNER_HSM__SESSIONS": "8"}
+    with running(stack):
+        with shim.hang("C_Sign", times=2) as hung:
+            for number, batch_id in enumerate(hanging, start=1):
+                send(stack, {batch_id: hanging[batch_id]})
+                hung.wait_for(number)
+            send(stack, others)
+            downstream.take_until(lambda: others.keys() <= downstream.copies.keys())
+            assert not hanging.keys() & downstream.copies.keys()
+            assert not logged(stack, "batch.returned"), "the others waited for those that hang"
         downstream.take_all(sent)
         key = public_key(stack)
     assert_nothing_is_lost_or_doubled(stack, sent, downstream, key)

@@ -1,6 +1,7 @@
 """Calls that have nothing to do with each other are signed together, and none has a part in what another meets."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from signer.deadlines import Deadline
 from signer.metrics import Stopwatch
@@ -83,3 +84,19 @@ def test_a_batch_that_comes_twice_at_once_is_signed_once(simulation: Simulation)
     ]
     assert together(simulation, (batch, OTHER)) == [["replayed", "replayed"]]
     assert len(simulation.key_ring.signed) == 2
+
+
+def test_a_call_whose_deadline_has_passed_fails_alone(simulation: Simulation) -> None:
+    """The others are signed, by the first deadline that has not passed; nothing of the late one is claimed."""
+    late, other = call(simulation, [request(1)], ORIGIN), call(simulation, [request(2)], OTHER)
+    outcomes = simulation.service.sign_together([replace(late, deadline=Deadline.after(0)), other])
+    assert [codes(each) for each in outcomes] == [["deadline_exceeded"], ["signed"]]
+    assert {name for _, name in simulation.ledger.bound} == {"TXN-2"}
+
+
+def test_the_times_of_what_is_done_together_count_for_each(simulation: Simulation) -> None:
+    """One batch's log line says where its time went, whoever else was there."""
+    calls = [call(simulation, [request(number)], ORIGIN) for number in (1, 2)]
+    simulation.service.sign_together(calls)
+    stages = {"ledger", "audit", "verify"}
+    assert all(stages <= each.watch.seconds.keys() for each in calls), [each.watch.seconds for each in calls]

@@ -29,13 +29,15 @@ def ours() -> None:
 class Queue:
     """Takes numbers, ten to a call, and answers each with its tenfold; hangs while the gate is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, long_s: float = 0.2) -> None:
         self.calls: list[list[int]] = []
         self.gate = threading.Event()
         self.gate.set()
         self.fails: Callable[[Sequence[int]], Exception | None] = lambda _: None
         self.refuses: frozenset[int] = frozenset()
-        self.grouped: GroupedCalls[int, int] = GroupedCalls(self._call, is_refused, lambda number: number, MOST_BYTES)
+        self.grouped: GroupedCalls[int, int] = GroupedCalls(
+            self._call, is_refused, lambda number: number, MOST_BYTES, long_s=long_s
+        )
 
     def _call(self, numbers: Sequence[int]) -> Sequence[int | Exception]:
         self.calls.append(list(numbers))
@@ -86,8 +88,8 @@ def test_what_comes_alone_goes_at_once() -> None:
     assert queue.calls == [[1], [2]]
 
 
-def test_a_second_call_is_made_beside_one_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not for one that just came, which may go along with others; but once it has waited for long, or ten wait."""
+def test_a_second_call_is_made_beside_one_that_does_not_end() -> None:
+    """Not for one that just came, which may go along with others; but once it has waited for long."""
     queue = Queue()
     queue.gate.clear()
     with ThreadPoolExecutor(20) as threads:
@@ -98,16 +100,20 @@ def test_a_second_call_is_made_beside_one_that_does_not_end(monkeypatch: pytest.
         wait_until(lambda: queue.calls == [[1], [2]])
         assert time.monotonic() - begun_s >= 0.2
         queue.gate.set()
-    queue.calls.clear()
+
+
+@pytest.mark.parametrize("numbers", [range(2, 12), (500, 501)], ids=["ten", "large"])
+def test_a_second_call_is_made_for_what_fills_one(numbers: Sequence[int]) -> None:
+    """By their number or by their size, they wait for no others."""
+    queue = Queue(long_s=10 * PATIENCE_S)
     queue.gate.clear()
-    monkeypatch.setattr("signer.sqs.grouped._LONG_S", 10 * PATIENCE_S)
     with ThreadPoolExecutor(20) as threads:
         made = [threads.submit(queue.grouped.make, 1, ours)]
         wait_until(lambda: queue.calls == [[1]])
-        made += [threads.submit(queue.grouped.make, number, ours) for number in range(2, 12)]
+        made += [threads.submit(queue.grouped.make, number, ours) for number in numbers]
         wait_until(lambda: len(queue.calls) > 1)
         queue.gate.set()
-    assert [outcome(future) for future in made] == [number * 10 for number in range(1, 12)]
+    assert [outcome(future) for future in made] == [number * 10 for number in (1, *numbers)]
 
 
 def test_what_comes_meanwhile_goes_ten_to_a_call() -> None:
