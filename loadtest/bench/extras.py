@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtest.bench.cells import PATHS, Setup, opened
-from loadtest.closed import Run
 from loadtest.messages import Book
 from loadtest.open_http import HttpDriver, HttpTarget
 from loadtest.openloop import run_phase
@@ -48,9 +47,11 @@ def steady_rate(directory: Path, seconds: float) -> dict[str, Any]:
 
 def _drive(service: Service, seconds: float) -> dict[str, Any]:
     with closing(Verifier(service.public_key())) as verifier:
+        made_before = service.signed()
         warm_up, steady = asyncio.run(_phases(service, verifier, seconds))
+        made = service.signed() - made_before
         service.program.terminate()
-        verdict = verifier.result([service.audit], [service.ledger]).beside(warm_up.done + steady.done, None)
+        verdict = verifier.result([service.audit], [service.ledger]).beside(warm_up.done + steady.done, made)
     figures = steady.figures()
     if verdict.problems or figures["errors"] or figures["not_started"]:
         raise NotProvenError(*verdict.problems, figures["error_kinds"])
@@ -71,7 +72,7 @@ def memory(directory: Path, signatures: int) -> dict[str, Any]:
         looks: list[tuple[int, float]] = []
         done = 0
         while done < signatures:
-            ran: Run = load.run(f"long-{done}", _BETWEEN_LOOKS_S)
+            ran = bench.run(load, "long", _BETWEEN_LOOKS_S)
             load.verify()
             done += ran.signatures
             looks.append((done, round(bench.rss_mb(), 1)))

@@ -8,6 +8,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from loadtest.bench.cells import MOST_RATIO
 from loadtest.bench.picture import draw, draw_sweeps
 from loadtest.bench.targets import TARGETS, Target, verdicts
 
@@ -15,7 +16,10 @@ Row = dict[str, Any]
 
 _FIGURES: Final = ("rate", "limit_rate", "ratio", "service_cpu_us", "p50_ms", "p99_ms", "p999_ms", "rss_mb")
 _HEADS: Final = ("path", "module", "rate", "limit", "ratio", "CPU us", "p50 ms", "p99 ms", "p99.9 ms", "RSS MB")
-_ABOVE: Final = "* above the limit: the machine gave the service more than it gave the limit; read it as 1"
+_ABOVE: Final = (
+    "* above the limit: the machine gave the service more than it gave the limit; read it as 1 "
+    f"(beyond {MOST_RATIO:g} nothing is proven)"
+)
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
