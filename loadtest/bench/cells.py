@@ -19,7 +19,7 @@ from loadtest.stage import Module, Service, Stage
 _PAGES: Final = 500
 _MICRO: Final = 1e6
 MOST_RATIO: Final = 1.25
-"""Nobody signs faster than the module: what is above 1 the machine gave the service alone, and so much proves nothing."""
+"""Nobody signs faster than the module: what is above 1 is the machine's doing, and so much of it proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class Round:
     cpu_us: float
     """CPU time of the service for each signature, without that inside C_Sign, but where signatures are replayed."""
     limit: float
+    limit_cpu_us: float
+    """CPU time of C_SignInit and C_Sign, called from C, for each signature."""
     load: float
     """Of the machine, over the last minute."""
 
@@ -84,7 +86,7 @@ class Figure:
     rss_mb: float
 
     def row(self) -> dict[str, str | float]:
-        """Give the medians, as they stand in bench.json."""
+        """Give medians and spread, as they stand in bench.json."""
         latencies = [each for measured in self.rounds for each in measured.run.latencies_ms]
         return {
             "path": self.path,
@@ -93,6 +95,9 @@ class Figure:
             "limit_rate": round(median(measured.limit for measured in self.rounds), 1),
             "ratio": round(median(measured.ratio for measured in self.rounds), 4),
             "service_cpu_us": round(median(measured.cpu_us for measured in self.rounds), 1),
+            "limit_cpu_us": round(median(measured.limit_cpu_us for measured in self.rounds), 1),
+            **_spread("ratio", [measured.ratio for measured in self.rounds], 4),
+            **_spread("service_cpu_us", [measured.cpu_us for measured in self.rounds], 1),
             "p50_ms": round(percentile(latencies, 500), 3),
             "p99_ms": round(percentile(latencies, 990), 3),
             "p999_ms": round(percentile(latencies, 999), 3),
@@ -106,7 +111,7 @@ class Figure:
             raise NotProvenError(msg)
 
     def detail(self) -> dict[str, object]:
-        """Give what else was seen: spread, load of the machine."""
+        """Give what was seen in each round."""
         return {
             "path": self.path,
             "module": self.module,
@@ -115,6 +120,10 @@ class Figure:
             "service_cpu_us": [round(measured.cpu_us, 1) for measured in self.rounds],
             "load": [round(measured.load, 2) for measured in self.rounds],
         }
+
+
+def _spread(name: str, values: Sequence[float], digits: int) -> dict[str, float]:
+    return {f"{name}_min": round(min(values), digits), f"{name}_max": round(max(values), digits)}
 
 
 class Bench:
@@ -166,8 +175,8 @@ class Bench:
         load.verify()
         spent_s = used_after_s - used_s - (0 if self._is_free else signing_after_s - signing_s)
         after = self.limit(after_s)
-        limit = (before.rate + after.rate) / 2
-        return Round(run, spent_s / run.signatures * _MICRO, limit, os.getloadavg()[0]), after
+        limit, limit_cpu_us = (before.rate + after.rate) / 2, (before.cpu_us + after.cpu_us) / 2
+        return Round(run, spent_s / run.signatures * _MICRO, limit, limit_cpu_us, os.getloadavg()[0]), after
 
     def rss_mb(self) -> float:
         """Give the memory of one process."""

@@ -24,7 +24,8 @@ SPECIFIED = {"path", "module", "rate", "limit_rate", "ratio", "service_cpu_us", 
 def figure(path: str = "sqs-500", module: str = "softhsm", rates: tuple[float, ...] = (900, 1000, 950)) -> Figure:
     """A path that was measured in as many rounds, over a module whose limit is 1,000 a second."""
     rounds = [
-        Round(Run(round(rate) * 2, 2.0, [1.0, 2.0, 3.0]), cpu_us=rate / 10, limit=1000.0, load=0.5) for rate in rates
+        Round(Run(round(rate) * 2, 2.0, [1.0, 2.0, 3.0]), cpu_us=rate / 10, limit=1000.0, limit_cpu_us=507.04, load=0.5)
+        for rate in rates
     ]
     return Figure(path, module, rounds, 99.96)
 
@@ -43,6 +44,17 @@ def test_a_row_holds_medians() -> None:
     assert (row["rate"], row["ratio"], row["service_cpu_us"], row["rss_mb"]) == (950.0, 0.95, 95.0, 100.0)
     assert (row["p50_ms"], row["p99_ms"], row["p999_ms"]) == (2.0, 3.0, 3.0)
     assert figure().detail()["ratios"] == [0.9, 1.0, 0.95]
+
+
+def test_a_row_holds_the_spread_and_what_signing_costs_in_c() -> None:
+    """From the least round to the most; the CPU of C_Sign is the limit's own. The table shows both."""
+    row = figure().row()
+    assert (row["ratio_min"], row["ratio_max"]) == (0.9, 1.0)
+    assert (row["service_cpu_us_min"], row["service_cpu_us_max"]) == (90.0, 100.0)
+    assert row["limit_cpu_us"] == 507.0
+    cells = ["0.95", "0.9 - 1", "95", "90 - 100", "507"]
+    assert " | ".join(cells) in as_markdown([row])
+    assert cells == [cell.strip() for cell in printed([row]).split("\n")[1].split("  ") if cell.strip() in cells]
 
 
 @pytest.mark.parametrize(
