@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from loadtest.bench.cells import PATHS, Setup, opened
 from loadtest.messages import Book
+from loadtest.objectives import MOST_LAG_MS, Objective, fell_behind, missed
 from loadtest.open_http import HttpDriver, HttpTarget
 from loadtest.openloop import run_phase
 from loadtest.proof import NotProvenError
 from loadtest.schedule import Phase
 from loadtest.stage import MODULES, Service, open_stage
 from loadtest.tally import Tally
-from loadtest.verifier import Verifier
+from loadtest.verifier import Verdict, Verifier
 
 STEADY: Final = "http-single 200/s"
 MANY: Final = "sqs-500 for long"
@@ -52,16 +53,21 @@ def _drive(service: Service, seconds: float) -> dict[str, Any]:
         made = service.signed() - made_before
         service.program.terminate()
         verdict = verifier.result([service.audit], [service.ledger]).beside(warm_up.done + steady.done, made)
-    figures = steady.figures()
-    if verdict.problems or figures["errors"] or figures["not_started"]:
-        raise NotProvenError(*verdict.problems, figures["error_kinds"])
+    return judged(steady.figures(), verdict)
+
+
+def judged(figures: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """Give the figures back; raises `NotProvenError` if they do not count, as those of the load test would not."""
+    problems = [*verdict.problems, *fell_behind([figures], MOST_LAG_MS), *missed([figures], [Objective("errors", 0)])]
+    if problems:
+        raise NotProvenError("; ".join(problems))
     return figures
 
 
 async def _phases(service: Service, verifier: Verifier, seconds: float) -> tuple[Tally, Tally]:
     async with HttpDriver(HttpTarget(service.stack.http_url), Book(250, _PAGES), verifier, "steady") as driver:
         warm_up = await run_phase(driver, Phase("warm-up", _WARM_UP_S, _RATE), lambda _: None)
-        return warm_up, await run_phase(driver, Phase("steady", seconds, _RATE), lambda _: None)
+        return warm_up, await run_phase(driver, Phase("steady", seconds, _RATE, judged=True), lambda _: None)
 
 
 def memory(directory: Path, signatures: int) -> dict[str, Any]:
