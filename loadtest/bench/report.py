@@ -14,7 +14,7 @@ from loadtest.bench.targets import TARGETS, Target, verdicts
 
 Row = dict[str, Any]
 
-_COLUMNS: Final = {
+_COLUMNS: Final[dict[str, str | tuple[str, str]]] = {
     "rate": "rate",
     "limit": "limit_rate",
     "ratio": "ratio",
