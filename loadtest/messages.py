@@ -1,6 +1,7 @@
 """What a load sends: a book of distinct messages with the digests they must be signed over, each sent many times.
 
 A replaying module signs each digest once; under ever new transaction ids the service has all of its work all the same.
+That it asks the module each time, and remembers nothing by itself, is proven by the module's own count.
 """
 
 import hashlib

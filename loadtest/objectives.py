@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 _LATENCY: Final = re.compile(r"(p50|p90|p99|p99\.9|max)=([0-9.]+)(ms|s)")
+MOST_LAG_MS: Final = 50.0
+"""How late the generator may be, as p99, where nobody says otherwise."""
 _ERRORS: Final = re.compile(r"errors=([0-9]+)")
 
 

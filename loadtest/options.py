@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtest.messages import ALIAS
-from loadtest.objectives import parse_objectives
+from loadtest.objectives import MOST_LAG_MS, parse_objectives
 from loadtest.schedule import Shape
 
 OBJECTIVES: Final = {"http": "p99=100ms", "sqs": "p99=1s"}
@@ -27,7 +27,7 @@ def read_options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--objective", action="append", metavar="p99=100ms", help="p50, p90, p99, p99.9, max in ms or s; errors=0"
     )
-    parser.add_argument("--most-lag-ms", type=float, default=50.0, help="how late the generator may be, p99")
+    parser.add_argument("--most-lag-ms", type=float, default=MOST_LAG_MS, help="how late the generator may be, p99")
     parser.add_argument("--batch", type=int, default=25, help="transactions of a settlement batch")
     parser.add_argument("--message-bytes", type=int, default=250)
     parser.add_argument("--reports", type=Path, default=Path(".local/reports"))

@@ -100,6 +100,16 @@ class Proof:
         return True
 
 
+def check_made(came: int, made: int) -> None:
+    """Raise `NotProvenError` if the module made fewer signatures than came out.
+
+    PKCS#1 v1.5 is deterministic, so one that the service remembers is as good as a new one in all that is verified.
+    """
+    if made < came:
+        msg = f"{came} signatures came out, {made} were made by the HSM"
+        raise NotProvenError(msg)
+
+
 def _sha256(value: bytes) -> str:
     return "sha256:" + hashlib.sha256(value).hexdigest()
 

@@ -25,6 +25,8 @@ from loadtest.stopping import clean_up_at_sigterm
 _SHORT: Final = (3, 3.0)
 _FULL: Final = (7, 8.0)
 _STEADY_S: Final = 20.0
+_WIDTH: Final = 180
+"""Of what goes to no terminal."""
 _SIGNATURES: Final = 1_000_000
 
 
@@ -40,7 +42,7 @@ def main() -> int:
     parser.add_argument("--reports", type=Path, default=Path(".local/reports"))
     parser.add_argument("--directory", type=Path, default=Path(".local/bench"), help="to work in; it is emptied first")
     arguments = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     directory = arguments.directory
     shutil.rmtree(directory, ignore_errors=True)
     rounds, seconds = _FULL if arguments.full else _SHORT

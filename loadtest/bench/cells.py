@@ -13,11 +13,13 @@ from loadtest.closed_http import BATCH_ROUTE, HttpLoad
 from loadtest.closed_sqs import SqsLoad
 from loadtest.limit import Limit
 from loadtest.messages import Book
-from loadtest.proof import Proof
+from loadtest.proof import NotProvenError, Proof, check_made
 from loadtest.stage import Module, Service, Stage
 
 _PAGES: Final = 500
 _MICRO: Final = 1e6
+MOST_RATIO: Final = 1.25
+"""Nobody signs faster than the module: what is above 1 is the machine's doing, and so much of it proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Round:
     cpu_us: float
     """CPU time of the service for each signature, without that inside C_Sign, but where signatures are replayed."""
     limit: float
+    limit_cpu_us: float
+    """CPU time of C_SignInit and C_Sign, called from C, for each signature."""
     load: float
     """Of the machine, over the last minute."""
 
@@ -82,7 +86,7 @@ class Figure:
     rss_mb: float
 
     def row(self) -> dict[str, str | float]:
-        """Give the medians, as they stand in bench.json."""
+        """Give medians and spread, as they stand in bench.json."""
         latencies = [each for measured in self.rounds for each in measured.run.latencies_ms]
         return {
             "path": self.path,
@@ -91,14 +95,23 @@ class Figure:
             "limit_rate": round(median(measured.limit for measured in self.rounds), 1),
             "ratio": round(median(measured.ratio for measured in self.rounds), 4),
             "service_cpu_us": round(median(measured.cpu_us for measured in self.rounds), 1),
+            "limit_cpu_us": round(median(measured.limit_cpu_us for measured in self.rounds), 1),
+            **_spread("ratio", [measured.ratio for measured in self.rounds], 4),
+            **_spread("service_cpu_us", [measured.cpu_us for measured in self.rounds], 1),
             "p50_ms": round(percentile(latencies, 500), 3),
             "p99_ms": round(percentile(latencies, 990), 3),
             "p999_ms": round(percentile(latencies, 999), 3),
             "rss_mb": round(self.rss_mb, 1),
         }
 
+    def check(self) -> None:
+        """Raise `NotProvenError` if it is too good to be true."""
+        if (ratio := median(measured.ratio for measured in self.rounds)) > MOST_RATIO:
+            msg = f"{self.path}, {self.module}: {ratio:.2f} of the limit, beyond {MOST_RATIO:g} no figure counts"
+            raise NotProvenError(msg)
+
     def detail(self) -> dict[str, object]:
-        """Give what else was seen: spread, load of the machine."""
+        """Give what was seen in each round."""
         return {
             "path": self.path,
             "module": self.module,
@@ -107,6 +120,10 @@ class Figure:
             "service_cpu_us": [round(measured.cpu_us, 1) for measured in self.rounds],
             "load": [round(measured.load, 2) for measured in self.rounds],
         }
+
+
+def _spread(name: str, values: Sequence[float], digits: int) -> dict[str, float]:
+    return {f"{name}_min": round(min(values), digits), f"{name}_max": round(max(values), digits)}
 
 
 class Bench:
@@ -135,8 +152,16 @@ class Bench:
             urls = [service.stack.http_url for service in self.services]
             batch = None if path.entrance == "http" else path.batch
             load = HttpLoad(urls, path.under_way, batch, self._book, self.proof)
-        self._run(load, path.name, _WARM_UP_S)
+        self.run(load, path.name, _WARM_UP_S)
         return load
+
+    def run(self, load: Load, name: str, seconds: float) -> Run:
+        """Run it; raises `NotProvenError` unless each signature that came out was made by the module meanwhile."""
+        self._runs += 1
+        made_before = self._made()
+        run = load.run(f"{name}-{self._runs}", seconds)
+        check_made(run.signatures, self._made() - made_before)
+        return run
 
     def limit(self, seconds: float) -> Limit:
         """Measure what the module can do with as many threads as the services have sessions."""
@@ -145,13 +170,13 @@ class Bench:
     def turn(self, load: Load, path: Path, seconds: float, before: Limit, after_s: float) -> tuple[Round, Limit]:
         """Run the service, then measure the limit again; everything is verified before that."""
         used_s, signing_s = self._used()
-        run = self._run(load, path.name, seconds)
+        run = self.run(load, path.name, seconds)
         used_after_s, signing_after_s = self._used()
         load.verify()
         spent_s = used_after_s - used_s - (0 if self._is_free else signing_after_s - signing_s)
         after = self.limit(after_s)
-        limit = (before.rate + after.rate) / 2
-        return Round(run, spent_s / run.signatures * _MICRO, limit, os.getloadavg()[0]), after
+        limit, limit_cpu_us = (before.rate + after.rate) / 2, (before.cpu_us + after.cpu_us) / 2
+        return Round(run, spent_s / run.signatures * _MICRO, limit, limit_cpu_us, os.getloadavg()[0]), after
 
     def rss_mb(self) -> float:
         """Give the memory of one process."""
@@ -169,9 +194,8 @@ class Bench:
     def _is_free(self) -> bool:
         return self.module.replays and self.module.preset is None
 
-    def _run(self, load: Load, name: str, seconds: float) -> Run:
-        self._runs += 1
-        return load.run(f"{name}-{self._runs}", seconds)
+    def _made(self) -> int:
+        return sum(service.signed() for service in self.services)
 
     def _used(self) -> tuple[float, float]:
         return (
@@ -198,7 +222,7 @@ def opened(stage: Stage, name: str, setup: Setup, python: str = sys.executable) 
 
 
 def measure(bench: Bench, path: Path, rounds: int, seconds: float) -> Figure:
-    """Measure a path in so many turns."""
+    """Measure a path in so many turns; raises `NotProvenError`."""
     load = bench.load(path)
     limit_s = max(1.0, seconds / 2)
     limit = bench.limit(limit_s)
@@ -206,4 +230,6 @@ def measure(bench: Bench, path: Path, rounds: int, seconds: float) -> Figure:
     for _ in range(rounds):
         turn, limit = bench.turn(load, path, seconds, limit, limit_s)
         measured.append(turn)
-    return Figure(path.name, bench.module.name, measured, bench.rss_mb())
+    figure = Figure(path.name, bench.module.name, measured, bench.rss_mb())
+    figure.check()
+    return figure

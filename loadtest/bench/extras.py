@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtest.bench.cells import PATHS, Setup, opened
-from loadtest.closed import Run
 from loadtest.messages import Book
+from loadtest.objectives import MOST_LAG_MS, Objective, fell_behind, missed
 from loadtest.open_http import HttpDriver, HttpTarget
 from loadtest.openloop import run_phase
 from loadtest.proof import NotProvenError
 from loadtest.schedule import Phase
 from loadtest.stage import MODULES, Service, open_stage
 from loadtest.tally import Tally
-from loadtest.verifier import Verifier
+from loadtest.verifier import Verdict, Verifier
 
 STEADY: Final = "http-single 200/s"
 MANY: Final = "sqs-500 for long"
@@ -48,19 +48,26 @@ def steady_rate(directory: Path, seconds: float) -> dict[str, Any]:
 
 def _drive(service: Service, seconds: float) -> dict[str, Any]:
     with closing(Verifier(service.public_key())) as verifier:
+        made_before = service.signed()
         warm_up, steady = asyncio.run(_phases(service, verifier, seconds))
+        made = service.signed() - made_before
         service.program.terminate()
-        verdict = verifier.result([service.audit], [service.ledger]).beside(warm_up.done + steady.done, None)
-    figures = steady.figures()
-    if verdict.problems or figures["errors"] or figures["not_started"]:
-        raise NotProvenError(*verdict.problems, figures["error_kinds"])
+        verdict = verifier.result([service.audit], [service.ledger]).beside(warm_up.done + steady.done, made)
+    return judged(steady.figures(), verdict)
+
+
+def judged(figures: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    """Give the figures back; raises `NotProvenError` if they do not count, as those of the load test would not."""
+    problems = [*verdict.problems, *fell_behind([figures], MOST_LAG_MS), *missed([figures], [Objective("errors", 0)])]
+    if problems:
+        raise NotProvenError("; ".join(problems))
     return figures
 
 
 async def _phases(service: Service, verifier: Verifier, seconds: float) -> tuple[Tally, Tally]:
     async with HttpDriver(HttpTarget(service.stack.http_url), Book(250, _PAGES), verifier, "steady") as driver:
         warm_up = await run_phase(driver, Phase("warm-up", _WARM_UP_S, _RATE), lambda _: None)
-        return warm_up, await run_phase(driver, Phase("steady", seconds, _RATE), lambda _: None)
+        return warm_up, await run_phase(driver, Phase("steady", seconds, _RATE, judged=True), lambda _: None)
 
 
 def memory(directory: Path, signatures: int) -> dict[str, Any]:
@@ -71,7 +78,7 @@ def memory(directory: Path, signatures: int) -> dict[str, Any]:
         looks: list[tuple[int, float]] = []
         done = 0
         while done < signatures:
-            ran: Run = load.run(f"long-{done}", _BETWEEN_LOOKS_S)
+            ran = bench.run(load, "long", _BETWEEN_LOOKS_S)
             load.verify()
             done += ran.signatures
             looks.append((done, round(bench.rss_mb(), 1)))

@@ -8,14 +8,31 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from loadtest.bench.cells import MOST_RATIO
 from loadtest.bench.picture import draw, draw_sweeps
 from loadtest.bench.targets import TARGETS, Target, verdicts
 
 Row = dict[str, Any]
 
-_FIGURES: Final = ("rate", "limit_rate", "ratio", "service_cpu_us", "p50_ms", "p99_ms", "p999_ms", "rss_mb")
-_HEADS: Final = ("path", "module", "rate", "limit", "ratio", "CPU us", "p50 ms", "p99 ms", "p99.9 ms", "RSS MB")
-_ABOVE: Final = "* above the limit: the machine gave the service more than it gave the limit; read it as 1"
+_COLUMNS: Final[dict[str, str | tuple[str, str]]] = {
+    "rate": "rate",
+    "limit": "limit_rate",
+    "ratio": "ratio",
+    "ratio of rounds": ("ratio_min", "ratio_max"),
+    "CPU us": "service_cpu_us",
+    "CPU us of rounds": ("service_cpu_us_min", "service_cpu_us_max"),
+    "limit CPU us": "limit_cpu_us",
+    "p50 ms": "p50_ms",
+    "p99 ms": "p99_ms",
+    "p99.9 ms": "p999_ms",
+    "RSS MB": "rss_mb",
+}
+"""Medians, and where a column has two figures, from where to where the rounds lay."""
+_HEADS: Final = ("path", "module", *_COLUMNS)
+_ABOVE: Final = (
+    "* above the limit: the machine gave the service more than it gave the limit; read it as 1 "
+    f"(beyond {MOST_RATIO:g} nothing is proven)"
+)
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
@@ -35,7 +52,13 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
 
 
 def _figures(row: Row) -> list[str]:
-    return [f"{row[name]:g}" + ("*" if name == "ratio" and row[name] > 1 else "") for name in _FIGURES]
+    return [_cell(row, figures) for figures in _COLUMNS.values()]
+
+
+def _cell(row: Row, figures: str | tuple[str, str]) -> str:
+    if isinstance(figures, tuple):
+        return " - ".join(f"{row[name]:g}" for name in figures)
+    return f"{row[figures]:g}" + ("*" if figures == "ratio" and row[figures] > 1 else "")
 
 
 def _target(row: Row) -> str:

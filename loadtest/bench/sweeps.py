@@ -23,6 +23,9 @@ class Sweep:
     path_for: Callable[[ThePath, int], ThePath] = lambda path, _: path
 
 
+MESSAGE_BYTES: Final = (200, 1000, 4000, 16_000, 64_000)
+LARGE: Final = ThePath("sqs-10", "sqs", 10, 32)
+"""Ten of the largest, and their signatures, go into one queue message, which holds 1 MiB; none of it goes to S3."""
 SWEEPS: Final = (
     Sweep("sessions", PATHS["sqs-500"], "shim-cloudhsm", (1, 4, 16, 32, 64), lambda n: Setup(sessions=n)),
     Sweep("sessions", PATHS["http-single"], "shim-cloudhsm", (1, 4, 16, 32, 64), lambda n: Setup(sessions=n)),
@@ -30,9 +33,8 @@ SWEEPS: Final = (
         "batch size", PATHS["sqs-500"], "shim-replay", (1, 5, 25, 100, 500, 1000), lambda _: Setup(),
         lambda path, n: replace(path, name=f"sqs-{n}", batch=n, under_way=max(4, min(64, 4000 // n))),
     ),
-    Sweep("message bytes", PATHS["sqs-25"], "shim-replay", (200, 1000, 4000, 16_000), lambda n: Setup(message_bytes=n)),
-    Sweep("message bytes", PATHS["http-single"], "shim-replay", (200, 1000, 4000, 16_000, 64_000),
-          lambda n: Setup(message_bytes=n)),
+    Sweep("message bytes", LARGE, "shim-replay", MESSAGE_BYTES, lambda n: Setup(message_bytes=n)),
+    Sweep("message bytes", PATHS["http-single"], "shim-replay", MESSAGE_BYTES, lambda n: Setup(message_bytes=n)),
     Sweep("processes", PATHS["http-single"], "softhsm", (1, 2), lambda n: Setup(processes=n)),
     Sweep("processes", PATHS["sqs-500"], "softhsm", (1, 2), lambda n: Setup(processes=n)),
 )  # fmt: skip

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from loadtest.rotation.load import Seen, run
-from loadtest.rotation.proof import Report, prove
-from loadtest.rotation.stage import YOUNGER, Fleet, fleet
+from loadtest.rotation.load import run
+from loadtest.rotation.proof import check_ahead, check_rate, prove
+from loadtest.rotation.stage import YOUNGER, fleet
 from loadtest.stopping import clean_up_at_sigterm
 from signer.demo.stack import Stack
 from signer.signatures import fingerprint
@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("--http-share", type=float, default=0.5, help="of them over HTTP, the rest in batches")
     parser.add_argument("--before", type=float, default=30.0, help="seconds to the instant, start included")
     parser.add_argument("--after", type=float, default=20.0, help="seconds of load after the instant")
+    parser.add_argument(
+        "--ahead", type=float, default=1.0, help="seconds before it that key sets must have the younger"
+    )
     arguments = parser.parse_args()
     instant = datetime.now(UTC) + timedelta(seconds=arguments.before)
     with tempfile.TemporaryDirectory(prefix="rotation") as name:
@@ -43,8 +46,9 @@ def main() -> None:
             loaded_s = instant.timestamp() + arguments.after - began.timestamp()
         keys = _keys(running.stacks[0])
         report = prove(running, seen, {fingerprint(key): key for key in keys.values()})
-        _compare_key_sets(running, seen, keys[YOUNGER], report)
-    report.figures["rate"] = f"{report.figures['transactions'] / loaded_s:.0f} transactions a second"
+    published = {stack.directory.name: seen.published.get(stack.directory.name, {}) for stack in running.stacks}
+    check_ahead(report, published, fingerprint(keys[YOUNGER]), instant.timestamp(), arguments.ahead)
+    check_rate(report, report.figures["transactions"] / loaded_s, arguments.rate)
     lines = [f"instant {instant.isoformat()}, load from {(instant - began).total_seconds():.1f} s before it"]
     lines += [f"  {what}: {figure}" for what, figure in report.figures.items()]
     lines += [f"WRONG: {problem}" for problem in report.problems]
@@ -60,16 +64,6 @@ def _keys(stack: Stack) -> dict[str, RSAPublicKey]:
     )
     attested = json.loads(done.stdout)
     return {item["label"]: read_public_keys([item["public_key"].encode()])[item["fingerprint"]] for item in attested}
-
-
-def _compare_key_sets(running: Fleet, seen: Seen, younger: RSAPublicKey, report: Report) -> None:
-    """Tell how long before the instant each process published the younger version."""
-    at_s, wanted = running.instant.timestamp(), fingerprint(younger)
-    for name in (stack.directory.name for stack in running.stacks):
-        ahead_s = at_s - seen.published.get(name, {}).get(wanted, at_s)
-        report.figures[f"{name}: key set"] = f"has the younger version since {ahead_s:.1f} s before the instant"
-        if ahead_s <= 0:
-            report.problems.append(f"{name}: not in the key set before the instant")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Holds what came out against the audit logs: which version signed what, and when that was claimed."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
@@ -14,6 +15,8 @@ from signer.audit.verification import verify_directory
 from signer.demo.stack import Stack
 from signer.verification import verify_document
 from signer.work import timestamp
+
+_LEAST_OF_RATE: Final = 0.95
 
 
 @dataclass
@@ -52,6 +55,30 @@ def prove(fleet: Fleet, seen: Seen, keys: Mapping[str, RSAPublicKey]) -> Report:
     if set(labels.values()) != {ELDER, YOUNGER}:
         report.problems.append("only one version signed")
     return report
+
+
+def check_ahead(
+    report: Report, published: Mapping[str, Mapping[str, float]], younger: str, instant_s: float, least_s: float
+) -> None:
+    """Tell how long before the instant each process published the younger version: what caches keys needs that time.
+
+    `published` has by process and fingerprint the Unix time at which its key set first had that key.
+    """
+    for name, since_s in published.items():
+        ahead_s = instant_s - since_s.get(younger, math.inf)
+        since = f"since {ahead_s:.1f} s before the instant" if younger in since_s else "never"
+        report.figures[f"{name}: key set"] = f"has the younger version {since}"
+        if ahead_s < least_s:
+            report.problems.append(f"{name}: not in the key set {least_s:g} s before the instant")
+
+
+def check_rate(report: Report, reached: float, asked: float) -> None:
+    """Tell what load there was, in transactions a second: under much less than was asked for nothing is proven."""
+    report.figures["rate"] = f"{reached:.0f} transactions a second of {asked:g} asked for"
+    if reached < _LEAST_OF_RATE * asked:
+        report.problems.append(
+            f"the load reached {reached / asked:.0%} of what was asked for: the figures do not count"
+        )
 
 
 def _against_clients(seen: Seen, labels: Mapping[str, str], instant_s: float) -> Iterator[str]:

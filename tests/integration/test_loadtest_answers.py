@@ -8,15 +8,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
 
 from loadtest.messages import Book
+from loadtest.mtls import Entrance
 from loadtest.open_http import HttpDriver, HttpTarget
 from loadtest.openloop import run_phase
+from loadtest.proof import NotProvenError, Proof
 from loadtest.schedule import Phase
 from loadtest.tally import Tally
 from loadtest.verifier import Verdict, Verifier
-from tests.integration.loadtests import Answer, change_value, new_verifier, sign
+from signer.signatures import public_key_pem
+from tests.integration.loadtests import KEY, Answer, change_value, new_verifier, sign
 
 Doctor = Callable[[int, Answer], Answer]
 
@@ -112,3 +119,29 @@ def test_a_refusal_is_an_error_by_its_name() -> None:
         tally = asyncio.run(load_with(verifier, f"{url}/elsewhere", Phase("steady", 0.1, 50.0, judged=True)))
         assert verifier.result([], []).problems == []
     assert tally.figures()["error_kinds"] == {"HTTP 404": 5}
+
+
+def measured_entrance(url: str, directory: Path) -> Entrance:
+    """The entrance as `make mtls` loads it: five requests on one connection."""
+    entrance = Entrance("plain", directory, urlsplit(url).port or 0, None, Proof(public_key_pem(KEY.public_key())))
+    entrance.send_at_rate(5, 100.0)
+    return entrance
+
+
+def test_what_tls_costs_is_measured_over_good_signatures(tmp_path: Path) -> None:
+    """The first request, for the handshake's sake, is not timed but verified as all are."""
+    with http_entrance() as url:
+        entrance = measured_entrance(url, tmp_path)
+    entrance.verify()
+    assert (len(entrance.kept), entrance.proof.check([], [])) == (5, 6)
+
+
+@pytest.mark.parametrize(("spoil", "said"), SPOILT[:3])
+def test_what_tls_costs_is_not_said_of_a_wrong_signature(
+    spoil: Callable[[Answer], Answer], said: str, tmp_path: Path
+) -> None:
+    """The last of six, with status 200."""
+    with http_entrance(lambda number, answer: spoil(answer) if number == 5 else answer) as url:
+        entrance = measured_entrance(url, tmp_path)
+    with pytest.raises(NotProvenError, match=said):
+        entrance.verify()

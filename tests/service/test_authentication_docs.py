@@ -71,3 +71,5 @@ def test_the_cost_is_measured() -> None:
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert len(rows) == 6
+    # Both ten, the one before them, and 20 on connections of their own.
+    assert "62 signatures verified" in done.stderr

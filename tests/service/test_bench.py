@@ -39,7 +39,10 @@ def test_a_path_is_measured_beside_the_limit_of_its_module(tmp_path: Path) -> No
     report = json.loads((tmp_path / "bench.json").read_bytes())
     (row,), (start,) = report["paths"], report["extra"]
     assert (row["path"], row["module"]) == ("http-batch-10", "softhsm")
-    assert all(row[figure] > 0 for figure in ("rate", "limit_rate", "ratio", "service_cpu_us", "p50_ms", "rss_mb"))
+    assert all(
+        row[figure] > 0
+        for figure in ("rate", "limit_rate", "ratio", "service_cpu_us", "limit_cpu_us", "p50_ms", "rss_mb")
+    )
     assert 0 < row["ratio"] < 2
     assert start["start_cpu_s"] > 0
     assert "signatures verified, in the ledger and in the audit log" in done.stdout

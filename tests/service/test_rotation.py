@@ -126,3 +126,4 @@ def test_two_processes_rotate_under_load() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rotated at" in done.stdout
+    assert "transactions a second of 60 asked for" in done.stdout
