@@ -102,6 +102,11 @@ class Inquiries:
         """Give what the alias stands for now, to whoever asks; raises `UnknownKeyError`."""
         return tuple(self._key_ring.versions(alias))
 
+    def key_set(self) -> tuple[list[KeyVersion], datetime]:
+        """Give every version of every key, to whoever asks, and the moment (UTC) at which that was so."""
+        now = self._wall_clock()
+        return [version for alias in self.aliases() for version in self._key_ring.versions(alias, now)], now
+
     def aliases(self) -> tuple[str, ...]:
         """Name every configured key."""
         return self._key_ring.aliases()
