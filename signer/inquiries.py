@@ -102,6 +102,11 @@ class Inquiries:
         """Give what the alias stands for now, to whoever asks; raises `UnknownKeyError`."""
         return tuple(self._key_ring.versions(alias))
 
+    def key_set(self) -> tuple[list[KeyVersion], datetime]:
+        """Give every version of every key, to whoever asks, and the moment (UTC) at which that was so."""
+        now = self._wall_clock()
+        return [version for alias in self.aliases() for version in self._key_ring.versions(alias, now)], now
+
     def aliases(self) -> tuple[str, ...]:
         """Name every configured key."""
         return self._key_ring.aliases()
@@ -130,7 +135,7 @@ class Inquiries:
         return KnownKeys({alias: versions}, audit_id)
 
     def verify(self, wanted: VerificationRequest, origin: Origin) -> Verdict | Refused:
-        """Check a signature with the version that signs now and those that still verify.
+        """Check a signature with the version that signs now, on this task or another, and those that still verify.
 
         It counts as a transaction towards the caller's limit.
         """
@@ -141,7 +146,8 @@ class Inquiries:
             self._authority.admit(origin.caller, 1)
         except SignerError as error:
             return self._refused(entry, error)
-        tried = tuple(version for version in versions if version.state is not VersionState.UPCOMING)
+        now = self._wall_clock()
+        tried = tuple(version for version in versions if _may_have_signed(version, now))
         signed_by = next((version for version in tried if _signed(version, wanted)), None)
         (audit_id,) = self._audit.append([_verified(entry, signed_by)])
         return Verdict(signed_by, tried, audit_id)
@@ -200,6 +206,12 @@ class Inquiries:
             digest="sha256:" + wanted.digest.hex(),
             signature_sha256="sha256:" + hashlib.sha256(wanted.signature).hexdigest(),
         )
+
+
+def _may_have_signed(version: KeyVersion, now: datetime) -> bool:
+    """Tell whether there may be signatures by it: another task may have found an overdue one ready before this did."""
+    overdue = version.active_from is None or version.active_from <= now
+    return version.state is not VersionState.UPCOMING or (overdue and version.key is not None)
 
 
 def _refuse(denial: Denial | None) -> None:

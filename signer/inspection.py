@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
@@ -13,8 +14,9 @@ from signer.hsm.journal import Journal
 from signer.hsm.key_versions import KeyVersions
 from signer.hsm.module import Module, crypto_user_of
 from signer.metrics import Metrics
-from signer.ports import KeyVersion, SigningKey
+from signer.ports import KeyVersion, SigningKey, VersionState
 from signer.settings import Settings, read_pin
+from signer.versions import KEY_SET_MAX_AGE_S, LEAD_LOOKS
 from signer.wiring import forbid_core_files, key_specs, open_key_ring, utc_now
 from signer.work import timestamp
 
@@ -39,6 +41,20 @@ def planned_versions(settings: Settings) -> list[KeyVersion]:
         versions = KeyVersions(key_specs(settings), journal, utc_now, nobody_waits)
         versions.look(module.open_session(), module.token_serial, crypto_user)
         return [version for alias in versions.aliases() for version in versions.expected(alias)]
+
+
+def short_notice(version: KeyVersion, now: datetime, settings: Settings) -> str | None:
+    """Say what follows if a version gets ready only now, where that is too late for its moment; None: in good time."""
+    if version.state is not VersionState.UPCOMING or version.active_from is None:
+        return None
+    ahead_s = (version.active_from - now).total_seconds()
+    if ahead_s >= KEY_SET_MAX_AGE_S:
+        return None
+    if version.ready:
+        late = f"who keeps key sets for {KEY_SET_MAX_AGE_S} s may lack it"
+        return f"{ahead_s:.0f} s ahead: unless the service publishes it since before that, {late}"
+    lead_s = LEAD_LOOKS * settings.readiness_interval_s
+    return f"late: a task that finds it publishes it at once, and signs with it {lead_s:g} s later at the earliest"
 
 
 @contextmanager

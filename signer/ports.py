@@ -53,7 +53,7 @@ class VersionState(StrEnum):
     """Where a version of a key stands in its rotation."""
 
     UPCOMING = "upcoming"
-    """It is to sign from its `active_from` on; if that has passed, it was not ready by then and its elder signs on."""
+    """It is to sign from its `active_from` on; if that has passed, it was not ready in time and its elder signs on."""
     ACTIVE = "active"
     """It signs."""
     RETIRED = "retired"
@@ -72,7 +72,11 @@ class KeyVersion:
     key: SigningKey | None
     """None while its public key is known to nobody here; such a version is not published."""
     active_from: datetime | None = None
-    """UTC; None: since ever."""
+    """As planned, UTC; None: since ever."""
+    signs_from: datetime | None = None
+    """UTC; later than planned where its key was found late: every task publishes it before one signs with it."""
+    published_at: datetime | None = None
+    """UTC; since when its key is known here, in this process."""
     verify_until: datetime | None = None
     """UTC; from then on it is no version of the alias any more. None: no end is set."""
     not_ready: str | None = None
@@ -307,8 +311,9 @@ class KeyRing(Protocol):
     def key(self, alias: str, at: datetime | None = None) -> SigningKey:
         """Give the checked key that is in force `at` that moment (UTC), by default now.
 
-        MUST be the youngest version whose time has come and that passed its checks and a test signature. Raises
-        `UnknownKeyError`, and `KeyNotReadyError` if there is none.
+        MUST be the youngest version whose time has come and that passed its checks and a test signature; one that is
+        found late MUST be among the `versions`, with its key, for some look intervals before. Raises `UnknownKeyError`,
+        and `KeyNotReadyError` if there is none.
         """
         ...
 

@@ -43,14 +43,15 @@ class Readiness:
         self._metrics = metrics
         self._logger = logger
         self._wall_clock = wall_clock
-        self._interval_s = interval_s
+        self.interval_s = interval_s
+        """Every key is looked at, and proves itself, this often."""
         self._problems: tuple[str, ...] = ("no probe has finished yet",)
         self._last_codes: dict[tuple[str, str], str | None] = {}
         self._unrecorded: list[AuditEntry] = []
         self._sources: list[Callable[[], tuple[str, ...]]] = []
         self._warning_sources: list[Callable[[], tuple[str, ...]]] = []
         self._others: list[tuple[str, Callable[[], None], Callable[[], bool]]] = []
-        self._checked_at_s = time.monotonic()
+        self._checked_at_s = self._looked_at_s = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="readiness", daemon=True)
 
@@ -102,7 +103,7 @@ class Readiness:
     def _problems_of_signing(self) -> tuple[str, ...]:
         if self._stopping.is_set():
             return ("the service is shutting down",)
-        if time.monotonic() - self._checked_at_s > 3 * self._interval_s:
+        if time.monotonic() - self._checked_at_s > 3 * self.interval_s:
             return ("the last probe is too old",)
         return self._problems or self._failed_since()
 
@@ -155,7 +156,7 @@ class Readiness:
     def _prove(self, key: SigningKey) -> None:
         digest = hashlib.sha256(_PROBE_DOMAIN + secrets.token_bytes(32)).digest()
         task = SignTask(key, DEFAULT_ALGORITHM, digest)
-        (answer,) = self._key_ring.sign([task], Deadline.after(self._interval_s), probing=True)
+        (answer,) = self._key_ring.sign([task], Deadline.after(self.interval_s), probing=True)
         error = answer if isinstance(answer, SignerError) else self._verify(answer)
         code = error.code if error is not None else None
         # Every use of a key is recorded; an outage once for each thing that is wrong, not twice a second.
@@ -172,13 +173,20 @@ class Readiness:
         return SignatureInvalidError("the signature of the probe does not verify")
 
     def _run(self) -> None:
-        while not self._stopping.wait(min(_LOOK_INTERVAL_S, self._interval_s)):
-            due = time.monotonic() - self._checked_at_s >= self._interval_s
-            # While something is wrong it is probed all the time: the first signature that comes ends the outage.
-            if due:
+        while not self._stopping.wait(min(_LOOK_INTERVAL_S, self.interval_s)):
+            # Whatever is wrong: the key that ends it may have come, and others rely on its being found in time.
+            looks = time.monotonic() - self._looked_at_s >= self.interval_s
+            if looks:
                 self._key_ring.check_keys()
-            if due or self._problems or self._failed_since():
+                self._looked_at_s = time.monotonic()
+            due = looks or time.monotonic() - self._checked_at_s >= self.interval_s
+            # While something is wrong it is probed all the time: the first signature that comes ends the outage.
+            was_wrong = bool(self._problems)
+            if due or was_wrong or self._failed_since():
                 self.probe()
+            if was_wrong and not self._problems:
+                # Looks were in vain while the HSM did not answer; the next is not to wait for its turn.
+                self._looked_at_s -= self.interval_s
             _problems_of("incidents", self._record_incidents)
 
 

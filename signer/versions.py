@@ -1,11 +1,20 @@
 """Which version of a key is in force: a plan, a moment, and what is known of each version."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
-from signer.ports import VersionState
+from signer.ports import KeyVersion, VersionState
+
+KEY_SET_MAX_AGE_S: Final = 300
+"""How long others may go on with the key set that they have."""
+LEAD_LOOKS: Final = 3
+"""A key that is found late is published for so many look intervals before it signs.
+
+Every task finds it within one of them, or a little more; a key set without it is kept for another at most.
+"""
 
 
 class Standing(StrEnum):
@@ -22,15 +31,15 @@ class Standing(StrEnum):
 class Candidate:
     """A version as far as the choice is concerned; times are UTC."""
 
-    active_from: datetime | None
-    """None: since ever."""
+    signs_from: datetime | None
+    """As planned, or later, if its key was found too late for that. None: since ever."""
     verify_until: datetime | None
     """From then on nobody accepts what it signs. None: no end is set."""
     standing: Standing
 
     def is_due(self, at: datetime) -> bool:
         """Tell whether its time has come."""
-        return self.active_from is None or self.active_from <= at
+        return self.signs_from is None or self.signs_from <= at
 
     def is_over(self, at: datetime) -> bool:
         """Tell whether it is a version no more."""
@@ -54,6 +63,19 @@ def states(candidates: Sequence[Candidate], at: datetime) -> list[VersionState |
     """Give the state of each version `at` that moment; None for one that is over."""
     chosen = in_force(candidates, at)
     return [None if item.is_over(at) else _state(index, chosen) for index, item in enumerate(candidates)]
+
+
+def keepable_s(versions: Iterable[KeyVersion], at: datetime, look_interval_s: float) -> int:
+    """Give how many seconds a key set made `at` that moment may be kept, so that it lacks no key that signs by then.
+
+    One that is not in it yet signs neither before its moment nor until others have had a look interval and more.
+    """
+    waits = [
+        (version.active_from - at).total_seconds() if version.active_from is not None else 0.0
+        for version in versions
+        if version.key is None and version.state is VersionState.UPCOMING
+    ]
+    return int(min(KEY_SET_MAX_AGE_S, max(look_interval_s, min(waits, default=KEY_SET_MAX_AGE_S))))
 
 
 def _state(index: int, chosen: int | None) -> VersionState:

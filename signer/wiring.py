@@ -44,6 +44,7 @@ from signer.signing import SigningService
 from signer.sqs.client import make_clients
 from signer.sqs.consumer import Consumer
 from signer.stores import Ledger, accepted, open_stores, prove, record
+from signer.versions import LEAD_LOOKS
 
 # Beside sysexits.h: the cure is another process, on another machine if need be.
 EXIT_HSM_HANGS: Final = 86
@@ -59,8 +60,9 @@ def utc_now() -> datetime:
 
 def key_specs(settings: Settings) -> list[KeySpec]:
     """Turn the settings of every version of every key into what the HSM edge checks."""
+    lead_s = LEAD_LOOKS * settings.readiness_interval_s
     return [
-        KeySpec(alias, item.label, item.fingerprint, frozenset(item.waive), item.active_from, item.verify_until)
+        KeySpec(alias, item.label, item.fingerprint, frozenset(item.waive), item.active_from, item.verify_until, lead_s)
         for alias, key in settings.keys.items()
         for item in key.plan
     ]

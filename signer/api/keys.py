@@ -17,13 +17,12 @@ from signer.errors import UnavailableError
 from signer.inquiries import KeyVersions, KnownKeys
 from signer.ports import KeyVersion, SigningKey, VersionState
 from signer.signatures import ALGORITHMS, public_jwk, public_key_pem
+from signer.versions import keepable_s
 from signer.work import Refused, timestamp
 
 PEM_MEDIA_TYPE: Final = "application/x-pem-file"
 JWK_MEDIA_TYPE: Final = "application/jwk+json"
 JWK_SET_MEDIA_TYPE: Final = "application/jwk-set+json"
-JWKS_MAX_AGE_S: Final = 300
-"""How long others may go on with what they have; a new version is announced longer before it signs."""
 _VARY: Final = {"Vary": "Accept"}
 
 
@@ -33,6 +32,7 @@ class KeyEndpoints:
     def __init__(self, parts: Parts, intake: Intake) -> None:
         self._inquiries = parts.inquiries
         self._intake = intake
+        self._look_interval_s = parts.readiness.interval_s
 
     async def list_keys(self, request: Request) -> Response:
         """Describe every key that the caller may know of."""
@@ -70,9 +70,10 @@ class KeyEndpoints:
 
     async def get_key_set(self, request: Request) -> Response:
         """Give every public key that signs, is about to, or did; to whoever asks, from memory, on the event loop."""
-        versions = [version for alias in self._inquiries.aliases() for version in self._inquiries.key_versions(alias)]
+        versions, now = self._inquiries.key_set()
         body = strict_json.dumps({"keys": list(_jwks(versions))})
-        return cached_response(request, body, JWK_SET_MEDIA_TYPE, JWKS_MAX_AGE_S)
+        max_age_s = keepable_s(versions, now, self._look_interval_s)
+        return cached_response(request, body, JWK_SET_MEDIA_TYPE, max_age_s)
 
     async def _serve(self, request: Request, alias: str, answer: Callable[[KnownKeys], Response]) -> Response:
         def work(_body: bytes, exchange: Exchange) -> Response:

@@ -35,18 +35,20 @@ def keys_list(config: ConfigOption = None, output: OutputOption = Output.TABLE) 
 def keys_rotation(config: ConfigOption = None, output: OutputOption = Output.TABLE) -> None:
     """Show every version of every key, when it is to sign, and whether it passes its checks; signs nothing.
 
-    Exit status 1 if one that signs or is to sign does not pass. The test signature is made by the service: `/readyz`
-    tells of it.
+    Exit status 1 if one that signs or is to sign does not pass. The test signature is made by the service, and since
+    when it publishes a version only it knows: `/readyz` tells of both.
     """
     from signer import inspection
     from signer.ports import VersionState
+    from signer.wiring import utc_now
     from signer.work import timestamp
 
     def shown(moment: datetime | None) -> str | None:
         return None if moment is None else timestamp(moment)
 
     with errors_to_exit():
-        versions = inspection.planned_versions(settings.load(config))
+        loaded = settings.load(config)
+        versions, now = inspection.planned_versions(loaded), utc_now()
     rows = [
         {
             "alias": version.alias,
@@ -55,11 +57,13 @@ def keys_rotation(config: ConfigOption = None, output: OutputOption = Output.TAB
             "active_from": shown(version.active_from),
             "verify_until": shown(version.verify_until),
             "ready": "yes" if version.ready else f"NO: {version.not_ready}",
+            "warning": inspection.short_notice(version, now, loaded),
             "fingerprint": version.fingerprint,
         }
         for version in versions
     ]
-    print_rows(rows, ("alias", "label", "state", "active_from", "verify_until", "ready", "fingerprint"), output)
+    columns = ("alias", "label", "state", "active_from", "verify_until", "ready", "warning", "fingerprint")
+    print_rows(rows, columns, output)
     if not all(version.ready for version in versions if version.state is not VersionState.RETIRED):
         raise typer.Exit(EXIT_NO)
 

@@ -40,6 +40,8 @@ class KeySpec:
     """UTC; None: since ever."""
     verify_until: datetime | None = None
     """UTC; None: no end is set."""
+    lead_s: float = 0.0
+    """How long it is published before it signs, if its key is found only while the service runs."""
 
 
 @dataclass(frozen=True, slots=True)

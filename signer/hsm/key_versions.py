@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import pkcs11
@@ -30,6 +30,10 @@ class Version:
     """Why it is not the key that it should be; None: it passed its checks."""
     proven: bool | None = None
     """Whether it made a test signature; None: that is not decided."""
+    published_at: datetime | None = None
+    """UTC; since when this task knows the key, and publishes it."""
+    held_until: datetime | None = None
+    """UTC; None: it was there at the first look, so that others may have known it for long."""
     unproven: str = "its test signature is still to come"
     out_of_service: str | None = None
     """Why it must not sign, though it is in force; until the process starts anew."""
@@ -46,9 +50,18 @@ class Version:
         """Why it could not sign."""
         return self.unfit or (None if self.proven else self.unproven)
 
+    @property
+    def signs_from(self) -> datetime | None:
+        """From when on it signs if it is ready; None: since ever."""
+        return max(filter(None, (self.spec.active_from, self.held_until)), default=None)
+
+    def is_overdue(self, at: datetime) -> bool:
+        """Tell whether it was to sign by the plan, whatever it waits for."""
+        return (self.spec.active_from is None or self.spec.active_from <= at) and not self.candidate().is_over(at)
+
     def candidate(self) -> Candidate:
         """Give what the choice among versions depends on."""
-        return Candidate(self.spec.active_from, self.spec.verify_until, self.standing)
+        return Candidate(self.signs_from, self.spec.verify_until, self.standing)
 
     def told(self, state: VersionState) -> KeyVersion:
         """Describe it to the core; who is retired needs no proof, and is known even if it is gone by now."""
@@ -60,6 +73,8 @@ class Version:
             fingerprint=self.key.fingerprint if self.key is not None else self.spec.fingerprint,
             key=self.key if self.unfit is None or retired else None,
             active_from=self.spec.active_from,
+            signs_from=self.signs_from,
+            published_at=self.published_at,
             verify_until=self.spec.verify_until,
             not_ready=self.out_of_service or (self.unfit if retired else self.not_ready),
         )
@@ -69,8 +84,9 @@ class KeyVersions:
     """The versions by alias, eldest first; safe under threads: each change replaces what it changes.
 
     A version that proved itself stays ready while the HSM is in trouble, so that every task changes at the same moment;
-    only another look at the key itself takes that back. Once in force it has no way back to its elder: a key that then
-    is not what it was is out of service.
+    only another look at the key itself takes that back. One whose key is found after the start is published at once,
+    and signs when the other tasks must have found it, too: their key sets could not verify what it signed before.
+    Once in force it has no way back to its elder: a key that then is not what it was is out of service.
     """
 
     def __init__(
@@ -98,12 +114,12 @@ class KeyVersions:
             )
 
     def look(self, session: pkcs11.Session, token_serial: str, crypto_user: str) -> None:
-        """Look at every version, and refuse none; raises `HsmFault`."""
+        """Look at every version for the first time, and refuse none; raises `HsmFault`."""
         self._token_serial, self._crypto_user = token_serial, crypto_user
         for version in self.all():
             self._went_on()
             try:
-                self._know(version, checked_public_key(session, version.spec))
+                self._know(version, checked_public_key(session, version.spec), lead_s=None)
             except KeyRefusedError as error:
                 version.unfit, version.proven = error.message, False
 
@@ -222,15 +238,19 @@ class KeyVersions:
             found = find_private_key(session, spec)
             if found is None:
                 return False
-            self._know(version, check_key(found, spec))
+            self._know(version, check_key(found, spec), spec.lead_s)
         except KeyRefusedError as error:
             self.lose(version, error.message)
         self._journal.metrics.key_checks.labels(spec.alias).inc()
         return True
 
-    def _know(self, version: Version, public_key: RSAPublicKey) -> None:
+    def _know(self, version: Version, public_key: RSAPublicKey, lead_s: float | None) -> None:
+        """Take a key for what it should be; `lead_s` is None at the first look."""
         spec = version.spec
         with self._lock:
+            if version.unfit is not None:
+                version.published_at = now = self._clock()
+                version.held_until = None if lead_s is None else now + timedelta(seconds=lead_s)
             if version.key is None:
                 found = fingerprint(public_key)
                 version.key = SigningKey(

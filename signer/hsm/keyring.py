@@ -89,8 +89,10 @@ class HsmKeyRing:
     def check_keys(self) -> None:
         """Read every key's attributes again; one that drifted is out of service until the process starts anew.
 
-        Returns soon even if the HSM does not.
+        Returns soon even if the HSM does not. While it does not sign, a look would only hold up the probe that ends it.
         """
+        if self._breaker.reason is not None:
+            return
         ends_in_time(self._check_keys, 2 * self._hung_calls.limit_s)
 
     def take_incidents(self) -> list[AuditEntry]:

@@ -1,12 +1,12 @@
 """Tells of each change of versions: to the audit log, to the metrics, and to whoever runs the service."""
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from signer.hsm.journal import Journal
 from signer.hsm.key_versions import KeyVersions, Version
 from signer.ports import KeyVersion, VersionState
-from signer.versions import Standing
+from signer.versions import KEY_SET_MAX_AGE_S, Standing
 from signer.work import timestamp
 
 
@@ -44,13 +44,18 @@ class RotationWatch:
         )
 
     def _warnings(self, version: KeyVersion) -> Iterator[str]:
-        who = f"key {version.alias}: version {version.label}"
+        who, now = f"key {version.alias}: version {version.label}", self._clock()
+        late = version.active_from is None or version.active_from <= now
         if version.state is VersionState.UPCOMING and version.not_ready is not None:
-            late = version.active_from is None or version.active_from <= self._clock()
             due = "was to sign" if late else "is to sign"
             yield f"{who} {due} from {moment(version.active_from)} and is not ready: {version.not_ready}"
+        elif version.state is VersionState.UPCOMING and late:
+            yield f"{who} was to sign from {moment(version.active_from)} and waits: {_waits(version)}"
         elif version.key is None:
             yield f"{who} is retired and cannot be published: {version.not_ready}"
+        known = _known_everywhere(version)
+        if known is not None and known > now:
+            yield f"{who}: {_short_notice(version, known)}"
 
     def _rotated(self, former: Version, current: Version) -> None:
         spec = current.spec
@@ -62,15 +67,36 @@ class RotationWatch:
     def _note_overdue(self, alias: str, current: Version) -> None:
         plan = self._versions.plan(alias)
         later = plan[plan.index(current) + 1 :]
-        late = next((version for version in reversed(later) if version.candidate().is_due(self._clock())), None)
+        late = next((version for version in reversed(later) if version.is_overdue(self._clock())), None)
         self._journal.metrics.rotation_overdue.labels(alias).set(late is not None)
         if late is None:
             self._overdue.pop(alias, None)
         elif self._overdue.get(alias) is not late:
             self._overdue[alias] = late
             told = f"version {late.spec.label} was to sign from {moment(late.spec.active_from)}"
-            self._journal.incident("key.overdue", f"{told}, {current.spec.label} goes on: {late.not_ready}", alias)
-            self._journal.logger.error("key.overdue", key=alias, label=late.spec.label, reason=late.not_ready)
+            reason = late.not_ready or _waits(late)
+            self._journal.incident("key.overdue", f"{told}, {current.spec.label} goes on: {reason}", alias)
+            self._journal.logger.error("key.overdue", key=alias, label=late.spec.label, reason=reason)
+
+
+def _waits(version: Version | KeyVersion) -> str:
+    found, begins = moment(version.published_at), moment(version.signs_from)
+    return f"its key was found at {found} only, and signs from {begins}, when every task publishes it"
+
+
+def _known_everywhere(version: KeyVersion) -> datetime | None:
+    """Give when nobody keeps a key set without it any more, if it signs before; None: it was published in time."""
+    published, begins = version.published_at, version.signs_from
+    if version.state is VersionState.RETIRED or published is None or begins is None or begins <= published:
+        return None
+    known = published + timedelta(seconds=KEY_SET_MAX_AGE_S)
+    return known if begins < known else None
+
+
+def _short_notice(version: KeyVersion, known: datetime) -> str:
+    since, begins = moment(version.published_at), moment(version.signs_from)
+    told = f"this task publishes it since {since}, and it signs from {begins}"
+    return f"{told}: who keeps key sets for {KEY_SET_MAX_AGE_S} s may lack it until {moment(known)}"
 
 
 def moment(at: datetime | None) -> str:

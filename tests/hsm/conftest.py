@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,10 @@ from signer.metrics import Metrics
 
 GOOD_LABEL = "test-settlement-key"
 SECOND_LABEL = "test-payout-key"
+INSTANT = datetime(2029, 1, 1, tzinfo=UTC)
+"""When a planned version is to sign."""
+HOUR = timedelta(hours=1)
+LEAD = timedelta(seconds=45)
 
 
 @dataclass(frozen=True)
@@ -135,3 +139,30 @@ def open_key_ring(softhsm: Token, pin: str, latch_file: Path) -> Iterator[OpenKe
 def spec(label: str = GOOD_LABEL, fingerprint: str | None = None, *waived: str, alias: str = "settlement") -> KeySpec:
     """A key as the settings would describe it."""
     return KeySpec(alias, label, fingerprint, frozenset(waived))
+
+
+class Clock:
+    """A wall clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = INSTANT - HOUR
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """One hour before the instant."""
+    return Clock()
+
+
+@pytest.fixture
+def open_planned(open_key_ring: OpenKeyRing, clock: Clock) -> Callable[..., Opened]:
+    """Open a ring whose key has two versions, the younger under `label`."""
+
+    def open_one(label: str = SECOND_LABEL, *, elder: KeySpec | None = None) -> Opened:
+        younger = replace(spec(label), active_from=INSTANT, lead_s=LEAD.total_seconds())
+        return open_key_ring(elder or spec(), younger, clock=clock)
+
+    return open_one

@@ -14,7 +14,7 @@ from signer.hsm.module import handle_of
 from signer.ports import RawSignature, SignTask
 from signer.signatures import DEFAULT_ALGORITHM
 from tests.hsm.conftest import SECOND_LABEL, Opened, OpenKeyRing, spec
-from tests.hsm.tap import close_all_sessions, log_out, tapped
+from tests.hsm.tap import CKR_HOST_MEMORY, close_all_sessions, log_out, tapped
 
 
 def sign(opened: Opened, count: int = 1, alias: str = "settlement") -> list[object]:
@@ -59,6 +59,19 @@ def test_a_lost_login_is_no_drift(open_key_ring: OpenKeyRing, softhsm: Token) ->
     opened.key_ring.check_keys()
     opened.key_ring.check_keys()
     assert all(isinstance(answered, RawSignature) for answered in sign(opened, 10))
+
+
+def test_keys_are_not_looked_at_while_the_hsm_does_not_sign(open_key_ring: OpenKeyRing, softhsm: Token) -> None:
+    """A look would hold up the probe that ends the outage."""
+    with tapped(softhsm.module) as tap:
+        opened = open_key_ring(sessions=1)
+        tap.instead["C_SignInit"] = lambda _real, *_arguments: CKR_HOST_MEMORY
+        for _ in range(3):
+            sign(opened)
+        assert opened.key_ring.problems()
+        looks = tap.calls["C_FindObjectsInit"]
+        opened.key_ring.check_keys()
+        assert tap.calls["C_FindObjectsInit"] == looks
 
 
 @pytest.fixture

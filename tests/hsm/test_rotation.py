@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -12,44 +12,13 @@ from signer import logs
 from signer.deadlines import Deadline
 from signer.demo.stack import Token
 from signer.errors import HsmUnavailableError, KeyNotReadyError, KeyRefusedError, SignerError
-from signer.hsm.compliance import KeySpec
 from signer.metrics import Metrics
 from signer.ports import AuditEntry, RawSignature, SigningKey, SignTask, VersionState
 from signer.readiness import Readiness
 from signer.signatures import DEFAULT_ALGORITHM, verifies
-from tests.hsm.conftest import GOOD_LABEL, SECOND_LABEL, Opened, OpenKeyRing, spec
+from tests.hsm.conftest import GOOD_LABEL, HOUR, INSTANT, SECOND_LABEL, Clock, Opened, OpenKeyRing, spec
 from tests.hsm.tap import CKR_HOST_MEMORY, tapped
 from tests.simulators import SimulatedAuditLog
-
-INSTANT = datetime(2029, 1, 1, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-
-
-class Clock:
-    """A wall clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = INSTANT - HOUR
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """One hour before the instant."""
-    return Clock()
-
-
-@pytest.fixture
-def open_planned(open_key_ring: OpenKeyRing, clock: Clock) -> Callable[..., Opened]:
-    """Open a ring whose key has two versions, the younger under `label`."""
-
-    def open_one(label: str = SECOND_LABEL, *, elder: KeySpec | None = None) -> Opened:
-        younger = replace(spec(label), active_from=INSTANT)
-        return open_key_ring(elder or spec(), younger, clock=clock)
-
-    return open_one
 
 
 def probe(opened: Opened, audit: SimulatedAuditLog | None = None) -> tuple[str, ...]:
@@ -200,22 +169,6 @@ def test_after_a_start_nothing_is_signed_until_it_is_decided(open_planned: Calla
     assert probe(opened) == ()
     assert label_now(opened) == SECOND_LABEL
     assert opened.key_ring.take_incidents() == []
-
-
-def test_a_key_that_comes_late_signs_without_a_restart(
-    open_planned: Callable[..., Opened], clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The label leads to nothing at start; once the key is there it is checked, proves itself and signs."""
-    opened = open_planned("absent")
-    probe(opened)
-    clock.now = INSTANT + HOUR
-    version = opened.key_ring._versions.plan("settlement")[1]  # noqa: SLF001 - a key cannot be made at will
-    monkeypatch.setattr(version, "spec", replace(version.spec, label=SECOND_LABEL))
-    opened.key_ring.check_keys()
-    assert label_now(opened) == GOOD_LABEL  # it has not proven itself, and the elder does not stand still meanwhile
-    assert probe(opened) == ()
-    assert label_now(opened) == SECOND_LABEL
-    assert isinstance(sign(opened.key_ring.key("settlement"), opened), RawSignature)
 
 
 def test_a_version_that_changes_before_its_time_does_not_sign(

@@ -102,6 +102,18 @@ def test_retired_versions_still_verify_and_upcoming_ones_do_not_yet() -> None:
     assert fingerprint(upcoming.public_key()) not in {version["key_fingerprint"] for version in new["tried"]}
 
 
+def test_an_overdue_version_verifies_though_it_does_not_sign_here_yet() -> None:
+    """Another task may sign with it already: they find it one after another."""
+    with running() as entrance:
+        late = entrance.key_ring.add_version(ALIAS, "settlement-key-2029", datetime(2020, 1, 1, tzinfo=UTC))
+        late.not_ready = "found late"
+        answer = verify(entrance, signed_by(private_key("settlement-key-2029"))).json()
+        late.known = False
+        unknown = verify(entrance, signed_by(private_key("settlement-key-2029"))).json()
+    assert (answer["valid"], answer["key_label"]) == (True, "settlement-key-2029")
+    assert (unknown["valid"], len(unknown["tried"])) == (False, 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "code"),
     [

@@ -158,6 +158,29 @@ def test_what_was_proven_too_long_ago_does_not_count(simulation: Simulation) -> 
     until(lambda: readiness.problems() == ("the last probe is too old",))
 
 
+def test_keys_are_looked_at_whatever_is_wrong(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key that ends it may have come, and others rely on its being found within the interval."""
+    looks: list[float] = []
+    monkeypatch.setattr(simulation.key_ring, "check_keys", lambda: looks.append(time.monotonic()))
+    simulation.key_ring.fail_next(HsmUnavailableError("connection lost"), times=10_000)
+    readiness = readiness_of(simulation, interval_s=0.6)
+    readiness.start()
+    until(lambda: len(looks) >= 2)
+    readiness.close()
+
+
+def test_after_an_outage_keys_are_looked_at_at_once(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look could be had meanwhile; others may sign with what was to be found by it."""
+    looks: list[float] = []
+    monkeypatch.setattr(simulation.key_ring, "check_keys", lambda: looks.append(time.monotonic()))
+    simulation.key_ring.fail_next(HsmUnavailableError("connection lost"), times=2)
+    readiness = readiness_of(simulation, interval_s=3600)
+    readiness.start()
+    until(lambda: looks != [])
+    assert readiness.problems() == ()
+    readiness.close()
+
+
 def test_what_else_must_work_is_part_of_the_probe(simulation: Simulation) -> None:
     """The ledger's proof counts like a key's; a failure since the last probe counts at once, before the next."""
     readiness, ledger_works, failed_since = readiness_of(simulation), [False], [False]
