@@ -1,7 +1,8 @@
 """Prints how long a batch of one waits beside a batch of ten thousand: `python -m loadtest.fairness`.
 
 The service is a process of its own over a real SoftHSM token and a local SQS and S3; large bodies lie in S3. A small
-batch is sent, and the next once it came out: first alone, then while a large one is at work.
+batch is sent, and the next once it came out: first alone, then while a large one is at work, then behind eleven batches
+of fifty.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from signer.demo.stack import Stack, running_stack
 
 _PATIENCE_S: Final = 120.0
 _POLL_S: Final = 0.005
+_MANY: Final = 11
+_FIFTY: Final = 50
 _POINTER: Final = "software.amazon.payloadoffloading.PayloadS3Pointer"
 
 
@@ -39,13 +42,15 @@ def main() -> None:
             before_mib = resident_mib(service)
             alone = measure_small(stack, outbound, arguments.small, "alone")
             beside, large = measure_beside(stack, outbound, arguments.small, arguments.large)
+            behind = measure_behind_many(stack, outbound, arguments.small)
         peak_mib = resident_mib(service, "VmHWM")
-        inside = [in_service(stack, name) for name in ("alone", "beside", "large")]
+        inside = [in_service(stack, name) for name in ("alone", "beside", "behind", "large")]
     print_line("ms", "median", "p95", "max", "max, as a share of the large one")
     # The local SQS looks for new messages ten times a second: from queue to queue that is most of the time.
-    for where, times in (("from queue to queue", (alone, beside, large)), ("in the service", inside)):
+    for where, times in (("from queue to queue", (alone, beside, behind, large)), ("in the service", inside)):
         print_line(where)
-        for name, each in zip(("small, alone", "small, beside", f"large ({arguments.large:,})"), times, strict=True):
+        names = ("small, alone", "small, beside", "small, behind 11", f"large ({arguments.large:,})")
+        for name, each in zip(names, times, strict=True):
             print_times(name, each, statistics.median(times[-1]))
     print_line("resident MiB", f"{before_mib:.0f} before", f"{peak_mib:.0f} at most")
 
@@ -95,7 +100,7 @@ def measure_small(stack: Stack, outbound: Outbound, count: int, name: str) -> li
 def measure_one(stack: Stack, outbound: Outbound, batch_id: str) -> float:
     """Send one small batch and wait for it; gives milliseconds."""
     began_s = time.monotonic()
-    send_small(stack, batch_id)
+    send(stack, batch_id, 1)
     return (outbound.wait_for(batch_id) - began_s) * 1000
 
 
@@ -114,6 +119,19 @@ def measure_beside(stack: Stack, outbound: Outbound, count: int, transactions: i
     return small, large
 
 
+def measure_behind_many(stack: Stack, outbound: Outbound, count: int) -> list[float]:
+    """Measure small ones that were sent right behind eleven batches of fifty; gives milliseconds."""
+    small: list[float] = []
+    while len(small) < count:
+        others = [f"fifty-{len(small)}-{number}" for number in range(_MANY)]
+        for name in others:
+            send(stack, name, _FIFTY)
+        small.append(measure_one(stack, outbound, f"behind-{len(small)}"))
+        for name in others:
+            outbound.wait_for(name)
+    return small
+
+
 def body_of(batch_id: str, transactions: int) -> str:
     """Give a settlement batch of so many payments."""
     payment = {"amount": "1250.00", "currency": "EUR", "creditor": "DE89370400440532013000", "reference": "invoice 7"}
@@ -130,9 +148,9 @@ def body_of(batch_id: str, transactions: int) -> str:
     )
 
 
-def send_small(stack: Stack, batch_id: str) -> None:
-    """Send a batch of one, in the message."""
-    stack.sqs.send_message(QueueUrl=stack.queues["inbound"], MessageBody=body_of(batch_id, 1))
+def send(stack: Stack, batch_id: str, transactions: int) -> None:
+    """Send a batch that fits into the message."""
+    stack.sqs.send_message(QueueUrl=stack.queues["inbound"], MessageBody=body_of(batch_id, transactions))
 
 
 def send_large(stack: Stack, batch_id: str, transactions: int) -> None:
