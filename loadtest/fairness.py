@@ -49,7 +49,7 @@ def main() -> None:
     # The local SQS looks for new messages ten times a second: from queue to queue that is most of the time.
     for where, times in (("from queue to queue", (alone, beside, behind, large)), ("in the service", inside)):
         print_line(where)
-        names = ("small, alone", "small, beside", "small, behind 11", f"large ({arguments.large:,})")
+        names = ("small, alone", "small, beside", "small, behind", f"large ({arguments.large:,})")
         for name, each in zip(names, times, strict=True):
             print_times(name, each, statistics.median(times[-1]))
     print_line("resident MiB", f"{before_mib:.0f} before", f"{peak_mib:.0f} at most")
