@@ -177,6 +177,9 @@ class Metrics:
             "signer_http_requests", "HTTP answers by route and status.", ["route", "status"], registry=registry
         )
         self.http_in_flight = Gauge("signer_http_in_flight", "Signing requests admitted now.", registry=registry)
+        self.http_unfinished_bodies = Gauge(
+            "signer_http_unfinished_bodies", "Bodies that are on their way now, after their heads.", registry=registry
+        )
         self.group_size = Histogram(
             "signer_commit_group_size",
             "Entries made durable by one commit, by store: ledger, audit.",

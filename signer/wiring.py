@@ -228,6 +228,7 @@ def _build_api(
         core.inquiries,
         core.rehearsal,
         core.readiness,
+        core.policy.authority,
         credentials.authenticator,
         core.metrics,
         logger,

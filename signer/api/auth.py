@@ -19,7 +19,7 @@ from signer.api.frame import request_id_of
 from signer.api.refusals import Refusal, RefusalLog
 from signer.api.tokens import TokenVerifier
 from signer.api.trusted_proxies import TrustedProxies
-from signer.errors import UnauthenticatedError
+from signer.errors import SignerError, UnauthenticatedError
 
 LOOPBACK_CALLER: Final = "http:loopback"
 _TOKEN_PARAMETERS: Final = frozenset({"access_token", "token", "jwt", "id_token"})
@@ -52,8 +52,12 @@ class Authenticator:
         try:
             return self._caller_of(request)
         except UnauthenticatedError as error:
-            self._refusals.add(Refusal(error.code, _peer(request), request_id_of(request)))
+            self.refuse(request, error)
             raise
+
+    def refuse(self, request: Request, error: SignerError, caller: str | None = None) -> None:
+        """Count and record that a request is refused; `caller` is who sent it, where that is proven."""
+        self._refusals.add(Refusal(error.code, _peer(request), request_id_of(request), caller=caller))
 
     def _caller_of(self, request: Request) -> str:
         certificate = self._certificate(request)

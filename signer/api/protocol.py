@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import httptools
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from signer.api.problems import PROBLEM_MEDIA_TYPE, Problem
 
 _IS_GONE: Final = "client_is_gone"
+_CYCLE: Final = "cycle"
 MAX_HEAD_BYTES: Final = 65_536
 HEAD_TIMEOUT_S: Final = 10.0
 """From the connection, or the first octet after an answer, up to a complete head; uvicorn ends idle ones sooner."""
@@ -32,6 +33,12 @@ def client_is_gone(scope: Scope) -> Callable[[], bool]:
     """Give what tells whether the connection of a request has come to its end; what ASGI offers is slow to ask."""
     is_gone: Callable[[], bool] = scope["state"][_IS_GONE]
     return is_gone
+
+
+def body_is_whole(scope: Scope) -> bool:
+    """Tell whether the whole body of a request has been received, as that of most has when its head is looked at."""
+    cycle: RequestResponseCycle = scope["state"][_CYCLE]
+    return not cycle.more_body
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -90,6 +97,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._has_cycle = True
+            self.scope["state"][_CYCLE] = self.cycle
 
     def on_message_complete(self) -> None:
         """End the request, unless the parser took its body for another protocol."""

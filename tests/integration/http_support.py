@@ -194,6 +194,7 @@ def running(
                 simulation.inquiries,
                 simulation.rehearsal,
                 readiness,
+                simulation.authority,
                 authenticator,
                 metrics,
                 logger,

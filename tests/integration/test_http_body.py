@@ -76,7 +76,7 @@ def test_a_body_shorter_than_declared_is_waited_for_in_bounds() -> None:
     with running(signing_timeout_s=0.1) as entrance, entrance.connect() as connection:
         connection.post({**JSON, "Content-Length": "100"}, b'{"key"')
         assert_refused(connection, 408, "body_timeout")
-        assert entrance.sample("signer_http_in_flight") == 0.0
+        assert entrance.sample("signer_http_unfinished_bodies") == 0.0
 
 
 def test_a_client_that_hangs_up_in_the_middle_of_its_body_frees_its_place() -> None:
@@ -84,8 +84,9 @@ def test_a_client_that_hangs_up_in_the_middle_of_its_body_frees_its_place() -> N
     with running() as entrance:
         with entrance.connect() as connection:
             connection.post({**JSON, "Content-Length": "100"}, b'{"key"')
-            eventually(lambda: entrance.sample("signer_http_in_flight") == 1.0)
-        eventually(lambda: entrance.sample("signer_http_in_flight") == 0.0)
+            eventually(lambda: entrance.sample("signer_http_unfinished_bodies") == 1.0)
+            assert entrance.sample("signer_http_in_flight") == 0.0
+        eventually(lambda: entrance.sample("signer_http_unfinished_bodies") == 0.0)
         (line,) = entrance.log_lines("request.refused")
         assert (line["code"], line["status"]) == ("client_gone", 499)
         assert entrance.key_ring.signed == []

@@ -107,11 +107,13 @@ class Site:
         method: str = "POST",
         target: str = "/v1/sign",
         context: ssl.SSLContext | None = None,
+        lacking: int = 0,
         **changes: Any,
     ) -> Answer:
         """Ask for a signature on a connection of its own, with exactly these headers beside the necessary ones.
 
-        `changes` go into the document, and a member that is None out of it; what is got by GET has none.
+        `changes` go into the document, and a member that is None out of it; what is got by GET has none. So many
+        octets of the body are `lacking`, and never come.
         """
         document = {"key": "settlement", "transaction_id": "TXN-1", "message": {"amount": PAYLOAD}, **changes}
         self.sent.update(value for name, value in headers if name == "Authorization")
@@ -121,7 +123,7 @@ class Site:
             "localhost", self.port, timeout=20, context=context or self.context(holder), source_address=(source, 0)
         )
         try:
-            answer = _exchange(connection, f"{method} {target}", headers, json.dumps(asked).encode())
+            answer = _exchange(connection, f"{method} {target}", headers, json.dumps(asked).encode(), lacking)
         except (ssl.SSLError, ConnectionError):
             return Answer(source=source, holder=holder)
         else:
@@ -143,9 +145,12 @@ class Site:
         return audit_records(self.stack)
 
 
-def _exchange(connection: http.client.HTTPSConnection, what: str, headers: Sequence[Header], body: bytes) -> Answer:
+def _exchange(
+    connection: http.client.HTTPSConnection, what: str, headers: Sequence[Header], body: bytes, lacking: int
+) -> Answer:
     method, target = what.split(" ")
-    about_body = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))] if method == "POST" else []
+    length = str(len(body) + lacking)
+    about_body = [("Content-Type", "application/json"), ("Content-Length", length)] if method == "POST" else []
     connection.putrequest(method, target)
     for name, value in (*about_body, *headers):
         connection.putheader(name, value)
