@@ -100,6 +100,10 @@ class AuthMetrics:
         self.tls_reloads = Counter(
             "signer_tls_reloads", "Times the TLS files changed: taken, refused.", ["outcome"], registry=registry
         )
+        self.tls_stale = Gauge(
+            "signer_tls_stale", "1 while the TLS files could not be taken, and earlier ones stay in force.",
+            registry=registry,
+        )  # fmt: skip
         self.tls_expires = Gauge(
             "signer_tls_expires_timestamp_seconds",
             "Unix time when the first of these runs out: certificate, client_ca, client_crl.",

@@ -66,6 +66,20 @@ class CertificateNotYetValidError(BadCertificateError):
     code = "certificate_not_yet_valid"
 
 
+class CertificateRevokedError(BadCertificateError):
+    """The client certificate was revoked while the request was under way."""
+
+    code = "certificate_revoked"
+    remedy = "Get a new certificate: this one is no longer to be trusted."
+
+
+class CertificateUnverifiedError(UnavailableError):
+    """The service's TLS files changed while the request was under way, so the client has to show who it is anew."""
+
+    code = "certificate_unverified"
+    remedy = "Send the same request again, on a new connection."
+
+
 class CertificatePurposeError(BadCertificateError):
     """The certificate was not issued for client authentication."""
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from signer.api.admission import Admission
+from signer.api.auth_errors import CertificateRevokedError, CertificateUnverifiedError
 from signer.api.bodies import UnfinishedBodies
 from signer.api.body import read_json_body
 from signer.api.exchange import ENTRANCE, Exchange
@@ -21,7 +22,7 @@ from signer.api.groups import Groups
 from signer.api.groups import Work as GroupWork
 from signer.api.parts import Parts
 from signer.api.problems import Problem
-from signer.api.protocol import body_is_whole, client_is_gone
+from signer.api.protocol import accepted_still, body_is_whole, client_is_gone
 from signer.deadlines import Deadline
 from signer.errors import SignerError, UnavailableError
 from signer.metrics import Stopwatch
@@ -72,6 +73,8 @@ class Intake:
             with self._admission.admit():
                 answer = await answering(body, exchange)
         except SignerError as error:
+            if isinstance(error, CertificateRevokedError | CertificateUnverifiedError):
+                self._authenticator.refuse(request, error, exchange.origin.caller)
             return self._refuse(exchange, error)
         except asyncio.CancelledError:  # the server closes, and its patience has run out
             return self._refuse(exchange, UnavailableError("the service is shutting down"))
@@ -92,6 +95,7 @@ class Intake:
             Deadline.after(self._timeout_s),
             Stopwatch(self._metrics, ENTRANCE),
             client_is_gone(request.scope),
+            accepted_still(request.scope),
         )
 
     async def _body(self, request: Request, exchange: Exchange) -> bytes:

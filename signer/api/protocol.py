@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from signer.api.problems import PROBLEM_MEDIA_TYPE, Problem
 
 _IS_GONE: Final = "client_is_gone"
 _CYCLE: Final = "cycle"
+_REQUIRE_ACCEPTED: Final = "require_accepted"
 MAX_HEAD_BYTES: Final = 65_536
 HEAD_TIMEOUT_S: Final = 10.0
 """From the connection, or the first octet after an answer, up to a complete head; uvicorn ends idle ones sooner."""
@@ -35,6 +37,12 @@ def client_is_gone(scope: Scope) -> Callable[[], bool]:
     return is_gone
 
 
+def accepted_still(scope: Scope) -> Callable[[], None]:
+    """Give what raises an error once the client of a request was accepted by TLS files that are no longer in force."""
+    require_accepted: Callable[[], None] = scope["state"][_REQUIRE_ACCEPTED]
+    return require_accepted
+
+
 def body_is_whole(scope: Scope) -> bool:
     """Tell whether the whole body of a request has been received, as that of most has when its head is looked at."""
     cycle: RequestResponseCycle = scope["state"][_CYCLE]
@@ -53,11 +61,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._has_cycle = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._client_chain: list[str] = []
+        self.judge: Callable[[str], None] | None = None
+        """Raises an error if the client with this certificate (PEM) is no longer accepted."""
+        self._require_accepted: Callable[[], None] = _nothing
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Let it in, unless there are too many."""
         super().connection_made(transport)
         self._client_chain = _client_chain(transport)
+        if self.judge is not None and self._client_chain:
+            self._require_accepted = partial(self.judge, self._client_chain[0])
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             self._refuse(_TOO_MANY)
         else:
@@ -84,7 +97,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count."""
         super().on_message_begin()
-        self.scope["state"][_IS_GONE] = self.transport.is_closing
+        self.scope["state"] |= {_IS_GONE: self.transport.is_closing, _REQUIRE_ACCEPTED: self._require_accepted}
         self._head_bytes, self._in_head = 0, True
         if self.scheme == "https":
             # ASGI TLS extension, version 0.2: leaf first, PEM.
@@ -159,6 +172,10 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._has_cycle:
             return False
         return bool(self.pipeline) or not (self.cycle.more_body or self.cycle.response_complete)
+
+
+def _nothing() -> None:
+    return
 
 
 def _client_chain(transport: asyncio.Transport) -> list[str]:

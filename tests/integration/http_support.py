@@ -187,6 +187,8 @@ def running(
         credentials = closing.enter_context(
             open_credentials(http_settings, audit, metrics.auth, logger, lambda: datetime.now(UTC))
         )
+        if credentials.tls is not None:
+            readiness.heed(credentials.tls.warnings)
         authenticator = credentials.authenticator
         app = create_app(
             Parts(

@@ -107,14 +107,14 @@ class Site:
         method: str = "POST",
         target: str = "/v1/sign",
         context: ssl.SSLContext | None = None,
-        lacking: int = 0,
         **changes: Any,
     ) -> Answer:
         """Ask for a signature on a connection of its own, with exactly these headers beside the necessary ones.
 
         `changes` go into the document, and a member that is None out of it; what is got by GET has none. So many
-        octets of the body are `lacking`, and never come.
+        octets of the body as `lacking` says never come.
         """
+        lacking = changes.pop("lacking", 0)
         document = {"key": "settlement", "transaction_id": "TXN-1", "message": {"amount": PAYLOAD}, **changes}
         self.sent.update(value for name, value in headers if name == "Authorization")
         self.sent.add(target.replace("=", " "))  # a token may stand there too
