@@ -152,7 +152,7 @@ class TokenClaimMissingError(BadTokenError):
 
 
 class TokenClaimError(BadTokenError):
-    """A claim is not of the type it must have."""
+    """A claim is not of the type it must have, or a time that none can be."""
 
     code = "token_claim_malformed"
 
@@ -173,6 +173,13 @@ class TokenExpiredError(BadTokenError):
     """Its time is over."""
 
     code = "token_expired"
+
+
+class TokenLifetimeError(BadTokenError):
+    """Valid for longer, from `iat` to `exp`, than any token taken here: a stolen one would serve for as long."""
+
+    code = "token_lifetime_too_long"
+    remedy = "Have the issuer make tokens of a shorter life; `http.jwt.max_lifetime_s` says how long one may be."
 
 
 class TokenNotYetValidError(BadTokenError):
