@@ -91,6 +91,11 @@ def _authorization(name: str, code: str, value: str) -> Way:
     return Way(name, code, lambda site: site.ask(None, [("Authorization", value)]))
 
 
+def _in_query(name: str) -> Way:
+    return Way(f"a token in the query string as {name}", "token_in_query",
+               lambda site: site.ask(site.people.honest, target=f"/v1/sign?{name}=x"), 400)  # fmt: skip
+
+
 def _allowed(name: str, code: str, status: int, **changes: Any) -> Way:
     """Somebody who is known asks for what is not granted."""
     return Way(name, code, lambda site: site.ask(site.people.honest, **changes), status)
@@ -212,10 +217,8 @@ TOKENS = [
         lambda site: site.ask(target=f"/v1/sign?access_token={site.issuer.token()}"), 400),
     Way("the same beside a good certificate", "token_in_query",
         lambda site: site.ask(site.people.honest, target=f"/v1/sign?Access_Token={site.issuer.token()}"), 400),
-    *(Way(f"a token in the query string as {name}", "token_in_query",
-          lambda site, name=name: site.ask(site.people.honest, target=f"/v1/sign?{name}=x"), 400)
-      for name in ("token", "id_token", "jwt", "bearer_token", "Bearer-Token", "bearer", "auth_token", "refresh_token",
-                   "assertion", "authorization")),
+    *(_in_query(name) for name in ("token", "id_token", "jwt", "bearer_token", "Bearer-Token", "bearer", "auth_token",
+                                   "refresh_token", "assertion", "authorization")),
     Way("a token in the query string under another name", "token_in_query",
         lambda site: site.ask(site.people.honest, target=f"/v1/sign?q=1&t={site.issuer.token()}"), 400),
     Way("two tokens", "multiple_credentials",
