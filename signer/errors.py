@@ -254,7 +254,7 @@ class UnavailableError(SignerError):
 
 
 class OverloadedError(UnavailableError):
-    """Admission is bounded and full."""
+    """Admission is bounded and full, or too many bodies of this caller, or of all, are on their way."""
 
     code = "overloaded"
     remedy = "Send the same request again after `Retry-After`, and fewer at once."

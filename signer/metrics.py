@@ -100,6 +100,10 @@ class AuthMetrics:
         self.tls_reloads = Counter(
             "signer_tls_reloads", "Times the TLS files changed: taken, refused.", ["outcome"], registry=registry
         )
+        self.tls_stale = Gauge(
+            "signer_tls_stale", "1 while the TLS files could not be taken, and earlier ones stay in force.",
+            registry=registry,
+        )  # fmt: skip
         self.tls_expires = Gauge(
             "signer_tls_expires_timestamp_seconds",
             "Unix time when the first of these runs out: certificate, client_ca, client_crl.",
@@ -177,6 +181,9 @@ class Metrics:
             "signer_http_requests", "HTTP answers by route and status.", ["route", "status"], registry=registry
         )
         self.http_in_flight = Gauge("signer_http_in_flight", "Signing requests admitted now.", registry=registry)
+        self.http_unfinished_bodies = Gauge(
+            "signer_http_unfinished_bodies", "Bodies that are on their way now, after their heads.", registry=registry
+        )
         self.group_size = Histogram(
             "signer_commit_group_size",
             "Entries made durable by one commit, by store: ledger, audit.",

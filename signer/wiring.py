@@ -225,11 +225,14 @@ def _build_api(
     """Give what opens the HTTP entrance; `stack` closes it."""
     opened = open_credentials(http, core.audit, core.metrics.auth, logger, utc_now)
     credentials = stack.enter_context(opened)
+    if credentials.tls is not None:
+        core.readiness.heed(credentials.tls.warnings)
     parts = Parts(
         core.service,
         core.inquiries,
         core.rehearsal,
         core.readiness,
+        core.policy.authority,
         credentials.authenticator,
         core.metrics,
         logger,

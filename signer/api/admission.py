@@ -32,12 +32,16 @@ class Admission:
         self._idle_threads = asyncio.Semaphore(threads)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="http-work")
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """Hold one of the places for the block; raises `OverloadedError` at once if there is none."""
+    def require_room(self) -> None:
+        """Raise `OverloadedError` if there is no place now."""
         if self._in_flight >= self._max_in_flight:
             msg = f"{self._max_in_flight} signing requests are in flight already"
             raise OverloadedError(msg)
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Hold one of the places for the block; raises `OverloadedError` at once if there is none."""
+        self.require_room()
         self._count(1)
         try:
             yield

@@ -1,5 +1,6 @@
 """Who is asking? From the credentials of a request to the name of a caller, on which the policy decides."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +20,15 @@ from signer.api.frame import request_id_of
 from signer.api.refusals import Refusal, RefusalLog
 from signer.api.tokens import TokenVerifier
 from signer.api.trusted_proxies import TrustedProxies
-from signer.errors import UnauthenticatedError
+from signer.errors import SignerError, UnauthenticatedError
 
 LOOPBACK_CALLER: Final = "http:loopback"
-_TOKEN_PARAMETERS: Final = frozenset({"access_token", "token", "jwt", "id_token"})
+_TOKEN_PARAMETERS: Final = frozenset(
+    {"token", "jwt", "bearer", "authorization", "assertion", "client_assertion"}
+    | {f"{kind}_token" for kind in ("access", "id", "bearer", "auth", "refresh", "jwt", "oauth")}
+)
+# Whatever it is called: three base64url parts, the first of which begins as a JSON object does.
+_TOKEN: Final = re.compile(r"\s*eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,12 @@ class Authenticator:
         try:
             return self._caller_of(request)
         except UnauthenticatedError as error:
-            self._refusals.add(Refusal(error.code, _peer(request), request_id_of(request)))
+            self.refuse(request, error)
             raise
+
+    def refuse(self, request: Request, error: SignerError, caller: str | None = None) -> None:
+        """Count and record that a request is refused; `caller` is who sent it, where that is proven."""
+        self._refusals.add(Refusal(error.code, _peer(request), request_id_of(request), caller=caller))
 
     def _caller_of(self, request: Request) -> str:
         certificate = self._certificate(request)
@@ -80,7 +90,7 @@ class Authenticator:
         return certificate
 
     def _token(self, request: Request) -> str | None:
-        if not _TOKEN_PARAMETERS.isdisjoint(name.lower() for name in request.query_params):
+        if any(_is_token(name, value) for name, value in request.query_params.multi_items()):
             msg = "a token never travels in a query string: send it in Authorization, and revoke this one"
             raise TokenInQueryError(msg)
         values = request.headers.getlist("authorization")
@@ -101,6 +111,10 @@ class Authenticator:
         if not is_private and not self._accepted.plain_tokens:
             msg = "a bearer token must come over TLS: revoke this one"
             raise InsecureTransportError(msg)
+
+
+def _is_token(name: str, value: str) -> bool:
+    return name.lower().replace("-", "_") in _TOKEN_PARAMETERS or _TOKEN.fullmatch(value) is not None
 
 
 def _peer(request: Request) -> str:

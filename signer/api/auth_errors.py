@@ -66,6 +66,20 @@ class CertificateNotYetValidError(BadCertificateError):
     code = "certificate_not_yet_valid"
 
 
+class CertificateRevokedError(BadCertificateError):
+    """The client certificate was revoked while the request was under way."""
+
+    code = "certificate_revoked"
+    remedy = "Get a new certificate: this one is no longer to be trusted."
+
+
+class CertificateUnverifiedError(UnavailableError):
+    """The service's TLS files changed while the request was under way, so the client has to show who it is anew."""
+
+    code = "certificate_unverified"
+    remedy = "Send the same request again, on a new connection."
+
+
 class CertificatePurposeError(BadCertificateError):
     """The certificate was not issued for client authentication."""
 
@@ -138,7 +152,7 @@ class TokenClaimMissingError(BadTokenError):
 
 
 class TokenClaimError(BadTokenError):
-    """A claim is not of the type it must have."""
+    """A claim is not of the type it must have, or a time that none can be."""
 
     code = "token_claim_malformed"
 
@@ -159,6 +173,13 @@ class TokenExpiredError(BadTokenError):
     """Its time is over."""
 
     code = "token_expired"
+
+
+class TokenLifetimeError(BadTokenError):
+    """Valid for longer, from `iat` to `exp`, than any token taken here: a stolen one would serve for as long."""
+
+    code = "token_lifetime_too_long"
+    remedy = "Have the issuer make tokens of a shorter life; `http.jwt.max_lifetime_s` says how long one may be."
 
 
 class TokenNotYetValidError(BadTokenError):

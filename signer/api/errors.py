@@ -21,7 +21,7 @@ class MisdirectedRequestError(InvalidInputError):
 
 
 class BodyTimeoutError(SignerError):
-    """The body did not arrive in time; meanwhile it held a place that another request could have used."""
+    """The body did not arrive in time; meanwhile it was one of the few unfinished ones that a caller may have."""
 
     code = "body_timeout"
     retryable = True

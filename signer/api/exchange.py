@@ -22,6 +22,8 @@ class Exchange:
     deadline: Deadline
     watch: Stopwatch
     client_is_gone: Callable[[], bool]
+    accepted_still: Callable[[], None]
+    """Raises an error once the client's certificate was accepted by TLS files that are no longer in force."""
     arrived_s: float = field(default_factory=time.perf_counter)
     audit_id: str | None = None
     """Of the record that tells of it, once there is one."""
@@ -29,10 +31,11 @@ class Exchange:
     """What its line in the log says of it; never input that is not well-formed."""
 
     def require_client(self) -> None:
-        """Raise `ClientGoneError` if nobody waits for the answer."""
+        """Raise `ClientGoneError` if nobody waits for the answer, or an error if the client is no longer accepted."""
         if self.client_is_gone():
             msg = "the client hung up before work on its request began"
             raise ClientGoneError(msg)
+        self.accepted_still()
 
     def begin_work(self) -> None:
         """Note that a thread has taken it up; raises `DeadlineExceededError`."""

@@ -111,6 +111,7 @@ class TlsGate(asyncio.Protocol):
             transport.abort()  # other files came into force meanwhile: this client may be one they revoke
             return
         http = self._make_http()
+        http.judge = partial(self._config.material.require_accepted, context)
         transport.set_protocol(http)
         http.connection_made(transport)
         if self._early:

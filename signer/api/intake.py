@@ -4,6 +4,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -12,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from signer.api.admission import Admission
+from signer.api.auth_errors import CertificateRevokedError, CertificateUnverifiedError
+from signer.api.bodies import UnfinishedBodies
 from signer.api.body import read_json_body
 from signer.api.exchange import ENTRANCE, Exchange
 from signer.api.frame import REQUEST_ID_HEADER, request_id_of
@@ -19,13 +22,13 @@ from signer.api.groups import Groups
 from signer.api.groups import Work as GroupWork
 from signer.api.parts import Parts
 from signer.api.problems import Problem
-from signer.api.protocol import client_is_gone
+from signer.api.protocol import accepted_still, body_is_whole, client_is_gone
 from signer.deadlines import Deadline
 from signer.errors import SignerError, UnavailableError
 from signer.metrics import Stopwatch
 from signer.ports import Origin
 
-# A slow client must not keep its place for as long as signing may take.
+# A slow client must not go on for as long as signing may take.
 BODY_TIMEOUT_S: Final = 10.0
 _GROUPS: Final = 3
 
@@ -43,6 +46,8 @@ class Intake:
         self._max_body_bytes = parts.settings.max_body_bytes
         self._timeout_s = parts.signing_timeout_s
         self._logger = parts.logger
+        self._authority = parts.authority
+        self._bodies = UnfinishedBodies(parts.settings.max_in_flight, parts.metrics.http_unfinished_bodies)
         self._admission = Admission(parts.settings.max_in_flight, parts.metrics.http_in_flight)
         # Nobody waits for company while a session is free, even if as many requests are in the ledger or the audit log
         # as there are sessions; and however few sessions there are, each of the three always has a group to work on.
@@ -63,10 +68,13 @@ class Intake:
     async def _serve(self, request: Request, name: str, answering: _Answering, *, has_body: bool) -> Response:
         exchange = self._exchange(request)
         try:
+            body = await self._body(request, exchange) if has_body else b""
+            # Not before: who sends slowly would hold a place that another request could have had.
             with self._admission.admit():
-                body = await self._body(request, exchange.deadline) if has_body else b""
                 answer = await answering(body, exchange)
         except SignerError as error:
+            if isinstance(error, CertificateRevokedError | CertificateUnverifiedError):
+                self._authenticator.refuse(request, error, exchange.origin.caller)
             return self._refuse(exchange, error)
         except asyncio.CancelledError:  # the server closes, and its patience has run out
             return self._refuse(exchange, UnavailableError("the service is shutting down"))
@@ -87,10 +95,20 @@ class Intake:
             Deadline.after(self._timeout_s),
             Stopwatch(self._metrics, ENTRANCE),
             client_is_gone(request.scope),
+            accepted_still(request.scope),
         )
 
-    async def _body(self, request: Request, deadline: Deadline) -> bytes:
-        return await read_json_body(request, self._max_body_bytes, min(BODY_TIMEOUT_S, deadline.remaining_s()))
+    async def _body(self, request: Request, exchange: Exchange) -> bytes:
+        caller = exchange.origin.caller
+        denial = self._authority.current().stranger_denial(caller)
+        if denial is not None:
+            self._authenticator.refuse(request, denial.error, caller)
+            raise denial.error
+        self._admission.require_room()
+        whole = body_is_whole(request.scope)
+        with nullcontext() if whole else self._bodies.one_more(caller):
+            timeout_s = min(BODY_TIMEOUT_S, exchange.deadline.remaining_s())
+            return await read_json_body(request, self._max_body_bytes, timeout_s)
 
     def _refuse(self, exchange: Exchange, error: SignerError) -> Response:
         problem = Problem.of(error)

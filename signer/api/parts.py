@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from signer.api.auth import Authenticator
+from signer.authority import Authority
 from signer.inquiries import Inquiries
 from signer.logs import Logger
 from signer.metrics import Metrics
@@ -20,6 +21,7 @@ class Parts:
     inquiries: Inquiries
     rehearsal: Rehearsal
     readiness: Readiness
+    authority: Authority
     authenticator: Authenticator
     metrics: Metrics
     logger: Logger

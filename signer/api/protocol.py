@@ -3,19 +3,23 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from signer.api.problems import PROBLEM_MEDIA_TYPE, Problem
 
 _IS_GONE: Final = "client_is_gone"
+_CYCLE: Final = "cycle"
+_REQUIRE_ACCEPTED: Final = "require_accepted"
 MAX_HEAD_BYTES: Final = 65_536
 HEAD_TIMEOUT_S: Final = 10.0
 """From the connection, or the first octet after an answer, up to a complete head; uvicorn ends idle ones sooner."""
+_LINGER_S: Final = 1.0
 _MALFORMED: Final = Problem(HTTPStatus.BAD_REQUEST, "malformed_request", "this is not an HTTP/1.1 request")
 _HEAD_TOO_LARGE: Final = Problem(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", f"the headers exceed {MAX_HEAD_BYTES} bytes"
@@ -34,6 +38,18 @@ def client_is_gone(scope: Scope) -> Callable[[], bool]:
     return is_gone
 
 
+def accepted_still(scope: Scope) -> Callable[[], None]:
+    """Give what raises an error once the client of a request was accepted by TLS files that are no longer in force."""
+    require_accepted: Callable[[], None] = scope["state"][_REQUIRE_ACCEPTED]
+    return require_accepted
+
+
+def body_is_whole(scope: Scope) -> bool:
+    """Tell whether the whole body of a request has been received, as that of most has when its head is looked at."""
+    cycle: RequestResponseCycle = scope["state"][_CYCLE]
+    return not cycle.more_body
+
+
 class HttpProtocol(HttpToolsProtocol):
     """Reads requests; what never becomes one is refused here, with a problem document as everywhere."""
 
@@ -43,14 +59,21 @@ class HttpProtocol(HttpToolsProtocol):
         self._max_connections, self.limit_concurrency = self.limit_concurrency, None
         self._head_bytes = 0
         self._in_head = True
+        self._has_ended = False
+        self._is_lingering = False
         self._has_cycle = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._client_chain: list[str] = []
+        self.judge: Callable[[str], None] | None = None
+        """Raises an error if the client with this certificate (PEM) is no longer accepted."""
+        self._require_accepted: Callable[[], None] = _nothing
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Let it in, unless there are too many."""
         super().connection_made(transport)
         self._client_chain = _client_chain(transport)
+        if self.judge is not None and self._client_chain:
+            self._require_accepted = partial(self.judge, self._client_chain[0])
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             self._refuse(_TOO_MANY)
         else:
@@ -65,19 +88,17 @@ class HttpProtocol(HttpToolsProtocol):
         """Feed the parser, which itself would collect headers without end."""
         self._unset_keepalive_if_required()
         rest = data
-        while rest and not self.transport.is_closing():
-            rest = self._feed(rest)
-        if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(_HEAD_TOO_LARGE)
-        if self._in_head or (self._has_cycle and self.cycle.response_complete):
+        while rest and not self._is_ending():
+            # No more than a head may still have: in however many pieces it comes, it is refused at the same octet.
+            room = MAX_HEAD_BYTES - self._head_bytes if self._in_head else MAX_HEAD_BYTES
+            rest = self._feed(rest[:room]) + rest[room:]
+        if not self._is_ending() and (self._in_head or (self._has_cycle and self.cycle.response_complete)):
             self._expect_head()
 
     def on_message_begin(self) -> None:
         """Begin to count."""
         super().on_message_begin()
-        self.scope["state"][_IS_GONE] = self.transport.is_closing
+        self.scope["state"] |= {_IS_GONE: self.transport.is_closing, _REQUIRE_ACCEPTED: self._require_accepted}
         self._head_bytes, self._in_head = 0, True
         if self.scheme == "https":
             # ASGI TLS extension, version 0.2: leaf first, PEM.
@@ -85,14 +106,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """From here on it is a request, and the routes decide about its body."""
-        self._in_head = False
+        self._head_bytes, self._in_head = 0, False
         self._expect_no_head()
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._has_cycle = True
+            self.scope["state"][_CYCLE] = self.cycle
 
     def on_message_complete(self) -> None:
         """End the request, unless the parser took its body for another protocol."""
+        self._has_ended = True
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -117,12 +140,19 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> bytes:
         """Give what is still to be read."""
+        self._has_ended = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             return self._without_upgrade(data[offer.args[0] :])
         except httptools.HttpParserError:
             self._refuse(_MALFORMED)
+        else:
+            # Where another request ended in `data`, what is left of it is of a head that has just begun.
+            if self._in_head and not self._has_ended:
+                self._head_bytes += len(data)
+            if self._head_bytes >= MAX_HEAD_BYTES:
+                self._refuse(_HEAD_TOO_LARGE, linger_s=_LINGER_S)
         return b""
 
     def _without_upgrade(self, rest: bytes) -> bytes:
@@ -138,19 +168,32 @@ class HttpProtocol(HttpToolsProtocol):
         kept = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([method + b" " + self.url + b" HTTP/" + version, *kept, b"", rest])
 
-    def _refuse(self, problem: Problem) -> None:
+    def _is_ending(self) -> bool:
+        return self._is_lingering or self.transport.is_closing()
+
+    def _refuse(self, problem: Problem, *, linger_s: float = 0.0) -> None:
+        """Answer and hang up; not at once, where the client is still sending: a reset would destroy the answer."""
         if not self._owes_an_answer():
             body = problem.body(None)
             headers = {"content-type": PROBLEM_MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
             lines = [f"{name}: {value}\r\n" for name, value in (headers | problem.headers()).items()]
             self.transport.write(STATUS_LINE[problem.status] + "".join([*lines, "\r\n"]).encode("ascii") + body)
-        self.transport.close()
+        if linger_s:
+            self._is_lingering = True
+            self._expect_no_head()
+            self.loop.call_later(linger_s, self.transport.close)
+        else:
+            self.transport.close()
 
     def _owes_an_answer(self) -> bool:
         # A complete request before this one is still being signed: the client would take the refusal for its answer.
         if not self._has_cycle:
             return False
         return bool(self.pipeline) or not (self.cycle.more_body or self.cycle.response_complete)
+
+
+def _nothing() -> None:
+    return
 
 
 def _client_chain(transport: asyncio.Transport) -> list[str]:

@@ -1,7 +1,8 @@
-"""Refused authentications on their way into the audit log: each one recorded, and a flood of them counted.
+"""Who was not let in, on the way into the audit log: each refusal recorded, and a flood of them counted.
 
-What is refused costs the one who asks nothing, so records are bounded: so many of one peer in a minute, ten times as
-many of all. The rest is told by one record a minute for each code. The event loop only notes; a thread writes.
+What is refused costs the one who asks nothing, so records are bounded: so many of one peer in a minute, or of one
+caller where it is known who that is, ten times as many of all. The rest is told by one record a minute for each code.
+The event loop only notes; a thread writes.
 """
 
 import logging
@@ -12,16 +13,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from signer.errors import UnavailableError
+from signer.errors import CallerKilledError, NotAuthorisedError, UnavailableError
 from signer.logs import Logger
 from signer.metrics import AuthMetrics
 from signer.ports import AuditEntry, AuditLog
 from signer.work import timestamp
 
 OPERATION: Final = "authenticate"
+ADMISSION: Final = "admit"
+"""It is known who asks, and the policy does not name that caller, or the kill switch stops it."""
 WINDOW_S: Final = 60.0
-_PEERS_TOGETHER: Final = 10
-_PEERS_REMEMBERED: Final = 10_000
+_SOURCES_TOGETHER: Final = 10
+_OF_KNOWN_CALLERS: Final = frozenset({NotAuthorisedError.code, CallerKilledError.code})
+_SOURCES_REMEMBERED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,19 @@ class Refusal:
     """Somebody was not let in."""
 
     code: str
-    peer: str
-    """The address at the other end of the connection."""
+    peer: str | None
+    """The address at the other end of the connection; None: many."""
     request_id: str | None = None
     """None: it never came to a request."""
     detail: str | None = None
     """For people; never input."""
+    caller: str | None = None
+    """Who was refused, where that was proven."""
+
+    @property
+    def source(self) -> str:
+        """Whose share of the records it takes: callers behind one balancer have one address."""
+        return self.caller or self.peer or ""
 
 
 class RefusalLog:
@@ -56,7 +67,7 @@ class RefusalLog:
         self._window_ends_s = self._clock() + WINDOW_S
         self._changed = threading.Condition()
         self._waiting: list[AuditEntry] = []
-        self._of_peer: Counter[str] = Counter()
+        self._of_source: Counter[str] = Counter()
         self._recorded = 0
         self._suppressed: Counter[str] = Counter()
         self._closing = False
@@ -68,15 +79,14 @@ class RefusalLog:
         self._metrics.refusals.labels(refusal.code).inc()
         with self._changed:
             self._changed.notify()
-            if not self._has_room(refusal.peer):
+            if not self._has_room(refusal.source):
                 self._suppressed[refusal.code] += 1
                 return
-            self._of_peer[refusal.peer] += 1
+            self._of_source[refusal.source] += 1
             self._recorded += 1
-            self._waiting.append(self._entry(refusal.code, refusal.peer, refusal.request_id, refusal.detail))
-        self._logger.log(
-            logging.INFO, "authentication.refused", code=refusal.code, peer=refusal.peer, request_id=refusal.request_id
-        )
+            self._waiting.append(self._entry(refusal))
+        event = "admission.refused" if refusal.code in _OF_KNOWN_CALLERS else "authentication.refused"
+        self._logger.log(logging.INFO, event, code=refusal.code, peer=refusal.peer, request_id=refusal.request_id)
 
     def close(self) -> None:
         """Write what was noted, and end."""
@@ -85,10 +95,10 @@ class RefusalLog:
             self._changed.notify()
         self._writer.join()
 
-    def _has_room(self, peer: str) -> bool:
-        # Beyond so many peers there is a flood from everywhere, and the bound for all together has been reached.
-        is_known = peer in self._of_peer or len(self._of_peer) < _PEERS_REMEMBERED
-        within = self._of_peer[peer] < self._per_minute and self._recorded < self._per_minute * _PEERS_TOGETHER
+    def _has_room(self, source: str) -> bool:
+        # Beyond so many there is a flood from everywhere, and the bound for all together has been reached.
+        is_known = source in self._of_source or len(self._of_source) < _SOURCES_REMEMBERED
+        within = self._of_source[source] < self._per_minute and self._recorded < self._per_minute * _SOURCES_TOGETHER
         return is_known and within and not self._closing
 
     def _run(self) -> None:
@@ -113,14 +123,14 @@ class RefusalLog:
     def _begin_window(self) -> None:
         self._window_ends_s = self._clock() + WINDOW_S
         self._recorded = 0
-        self._of_peer.clear()
+        self._of_source.clear()
 
     def _append_counts(self) -> None:
         """Tell of all that was too much to be recorded one by one, or could not be."""
         with self._changed:
             counts, self._suppressed = self._suppressed, Counter()
         entries = [
-            self._entry(code, None, None, f"{count} more refusals with this code, not recorded one by one")
+            self._entry(Refusal(code, None, detail=f"{count} more refusals with this code, not recorded one by one"))
             for code, count in counts.items()
         ]
         self._append(entries, counts)
@@ -135,14 +145,15 @@ class RefusalLog:
             with self._changed:
                 self._suppressed.update(counts)
 
-    def _entry(self, code: str, peer: str | None, request_id: str | None, detail: str | None) -> AuditEntry:
+    def _entry(self, refusal: Refusal) -> AuditEntry:
         return AuditEntry(
             time=timestamp(self._wall_clock()),
-            operation=OPERATION,
+            operation=ADMISSION if refusal.code in _OF_KNOWN_CALLERS else OPERATION,
             outcome="refused",
-            error_code=code,
+            error_code=refusal.code,
+            caller=refusal.caller,
             entrance="http",
-            channel=peer,
-            message_id=request_id,
-            detail=detail,
+            channel=refusal.peer,
+            message_id=refusal.request_id,
+            detail=refusal.detail,
         )

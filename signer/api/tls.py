@@ -12,9 +12,10 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from signer.api.auth_errors import CertificateRevokedError, CertificateUnverifiedError
 from signer.errors import ConfigurationError
 from signer.http_settings import TlsSettings
-from signer.logs import Logger
+from signer.logs import Logger, frames_of
 from signer.metrics import AuthMetrics
 
 _OTHERS_MAY_OPEN: Final = stat.S_IROTH | stat.S_IWOTH
@@ -29,6 +30,15 @@ class _Material:
     context: ssl.SSLContext
     expires: dict[str, datetime]
     """By setting, the end of what ends first."""
+    crls: Sequence[x509.CertificateRevocationList]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Files that could not be taken."""
+
+    signature: list[tuple[int, ...]]
+    reason: str
 
 
 class TlsMaterial:
@@ -47,7 +57,8 @@ class TlsMaterial:
         self._on_change: Callable[[], None] = _nothing
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tls-files", daemon=True)
-        self._seen = self._signature()
+        self._taken = self._signature()
+        self._refused: _Refused | None = None
         self._current = self._take()
 
     @property
@@ -67,27 +78,64 @@ class TlsMaterial:
             self._thread.join()
 
     def check_for_change(self) -> None:
-        """Take the files if they changed and are right."""
+        """Take the files if they are others than those in force, and right.
+
+        What was refused is looked at again each time: a revocation list may come before its time.
+        """
         signature = self._signature()
-        if signature == self._seen:
+        if signature == self._taken:
+            self._note(None)
             return
         try:
             material = self._take()
         except ConfigurationError as error:
-            self._metrics.tls_reloads.labels("refused").inc()
-            self._logger.warning("tls.reload_refused", reason=error.message)
-            self._seen = signature
+            self._note(_Refused(signature, error.message))
             return
         if self._signature() != signature:
             return  # somebody is writing: what was read may be half of it
-        self._seen, self._current = signature, material
+        self._taken, self._current = signature, material
+        self._note(None)
         self._metrics.tls_reloads.labels("taken").inc()
         self._logger.info("tls.reloaded", expires={name: end.isoformat() for name, end in material.expires.items()})
         self._on_change()
 
+    def require_accepted(self, context: ssl.SSLContext, certificate: str) -> None:
+        """Return if a client whose connection was made with `context` may have its request worked on.
+
+        `certificate` is its own, in PEM. Raises `CertificateRevokedError`, or `CertificateUnverifiedError` where
+        other files are in force by now and do not revoke it.
+        """
+        material = self._current
+        if context is material.context:
+            return
+        client = x509.load_pem_x509_certificate(certificate.encode("ascii"))
+        if any(_revokes(crl, client) for crl in material.crls):
+            msg = "the client certificate was revoked while its request was under way"
+            raise CertificateRevokedError(msg)
+        msg = "other TLS files came into force while the request was under way: send it on a new connection"
+        raise CertificateUnverifiedError(msg)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say what whoever runs the service has to know, though it goes on."""
+        refused = self._refused
+        return () if refused is None else (f"{refused.reason}; the TLS files in force stay so",)
+
+    def _note(self, refused: _Refused | None) -> None:
+        """Tell of what is wrong with the files, once."""
+        if refused is not None and refused != self._refused:
+            self._metrics.tls_reloads.labels("refused").inc()
+            self._logger.warning("tls.reload_refused", reason=refused.reason)
+        self._refused = refused
+        self._metrics.tls_stale.set(0 if refused is None else 1)
+
     def _run(self) -> None:
         while not self._closing.wait(self._settings.reload_interval_s):
-            self.check_for_change()
+            try:
+                self.check_for_change()
+            except Exception as error:  # noqa: BLE001 - without this thread nobody would ever be revoked again
+                self._logger.error(  # noqa: TRY400 - the exception's text could quote a file
+                    "tls.failed", error_type=type(error).__name__, traceback=frames_of(error)
+                )
 
     def _signature(self) -> list[tuple[int, ...]]:
         """Tell the files from what they were: a mounted secret changes by a new file, a copy by time or size."""
@@ -106,7 +154,7 @@ class TlsMaterial:
 
 
 def _load(settings: TlsSettings, now: datetime) -> _Material:
-    context = _server_context(settings)
+    context, crls = _server_context(settings), list[x509.CertificateRevocationList]()
     expires = {"certificate": _first_end(_certificates("certificate", settings.certificate))}
     if expires["certificate"] <= now:
         msg = "http.tls.certificate has expired"
@@ -119,10 +167,11 @@ def _load(settings: TlsSettings, now: datetime) -> _Material:
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         if settings.client_crl is not None:
-            expires["client_crl"] = _checked_crls(settings.client_crl, authorities, now)
+            crls = _crls(settings.client_crl)
+            expires["client_crl"] = _checked_end(settings.client_crl, crls, authorities, now)
             _load_into(context, "client_crl", settings.client_crl)
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-    return _Material(context, expires)
+    return _Material(context, expires, crls)
 
 
 def _server_context(settings: TlsSettings) -> ssl.SSLContext:
@@ -180,12 +229,16 @@ def _load_into(context: ssl.SSLContext, setting: str, path: Path) -> None:
         raise ConfigurationError(msg) from None
 
 
-def _checked_crls(path: Path, authorities: Sequence[x509.Certificate], now: datetime) -> datetime:
+def _checked_end(
+    path: Path,
+    crls: Sequence[x509.CertificateRevocationList],
+    authorities: Sequence[x509.Certificate],
+    now: datetime,
+) -> datetime:
     """Give the moment when the first list runs out.
 
     Every authority needs a list that it signed and that is in force, or OpenSSL refuses all that it vouched for.
     """
-    crls = _crls(path)
     for authority in authorities:
         if not any(_signed(crl, authority) for crl in crls):
             msg = f"http.tls.client_crl {path} lacks a revocation list of one of the authorities in client_ca"
@@ -214,6 +267,11 @@ def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) ->
         return crl.issuer == authority.subject and crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
     except (TypeError, ValueError, InvalidSignature, UnsupportedAlgorithm):
         return False
+
+
+def _revokes(crl: x509.CertificateRevocationList, certificate: x509.Certificate) -> bool:
+    found = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
+    return crl.issuer == certificate.issuer and found is not None
 
 
 def _stat(path: Path) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ PyJWT verifies the signature with a key and an algorithm that were chosen here; 
 import base64
 import binascii
 import hmac
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -24,6 +25,7 @@ from signer.api.auth_errors import (
     TokenHeaderError,
     TokenIssuerError,
     TokenKeyUnknownError,
+    TokenLifetimeError,
     TokenNotBoundError,
     TokenNotYetValidError,
     TokenSignatureError,
@@ -105,6 +107,9 @@ class TokenVerifier:
         if now_s >= _seconds(claims, "exp") + leeway_s:
             msg = "the token has expired"
             raise TokenExpiredError(msg)
+        if _seconds(claims, "exp") - _seconds(claims, "iat") > self._settings.max_lifetime_s:
+            msg = "the token is valid for longer than any that is taken here"
+            raise TokenLifetimeError(msg)
         starts_s = max(_seconds(claims, name) for name in ("iat", "nbf") if name in claims)
         if now_s < starts_s - leeway_s:
             msg = "the token is not valid yet"
@@ -152,7 +157,8 @@ def _members(part: str) -> Mapping[str, Any]:
 
 def _seconds(claims: Mapping[str, Any], name: str) -> float:
     value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        msg = f"the token's `{name}` is not a number"
+    # NumericDate (RFC 7519, section 2): seconds since 1970.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        msg = f"the token's `{name}` is not a number of seconds since 1970"
         raise TokenClaimError(msg)
     return value

@@ -28,6 +28,7 @@ OMITTED: Final[dict[str, str]] = {
     "signer/api/batch.py": "a status of our own table",
     "signer/api/problems.py": "a status of our own table",
     "signer/api/intake.py": "X-Request-Id, tests/integration/test_http_signing.py; and a status of our own",
+    "signer/api/tls.py: require_accepted": "a certificate that was read before it named its caller",
     "signer/authority.py": "numbers of a policy that was read",
     "signer/checks.py": "what SQS says of a queue",
     "signer/cli/audit.py": "digits, by a regular expression",

@@ -187,6 +187,8 @@ def running(
         credentials = closing.enter_context(
             open_credentials(http_settings, audit, metrics.auth, logger, lambda: datetime.now(UTC))
         )
+        if credentials.tls is not None:
+            readiness.heed(credentials.tls.warnings)
         authenticator = credentials.authenticator
         app = create_app(
             Parts(
@@ -194,6 +196,7 @@ def running(
                 simulation.inquiries,
                 simulation.rehearsal,
                 readiness,
+                simulation.authority,
                 authenticator,
                 metrics,
                 logger,

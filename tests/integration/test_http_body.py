@@ -1,12 +1,14 @@
 """A request's head and body are bounded, whatever their headers claim and however they arrive."""
 
 import json
+import time
 
 import pytest
 
 from tests.integration.http_support import RawConnection, eventually, running, signing_request
 
 LIMIT = 2048
+GET_LIVE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -76,7 +78,7 @@ def test_a_body_shorter_than_declared_is_waited_for_in_bounds() -> None:
     with running(signing_timeout_s=0.1) as entrance, entrance.connect() as connection:
         connection.post({**JSON, "Content-Length": "100"}, b'{"key"')
         assert_refused(connection, 408, "body_timeout")
-        assert entrance.sample("signer_http_in_flight") == 0.0
+        assert entrance.sample("signer_http_unfinished_bodies") == 0.0
 
 
 def test_a_client_that_hangs_up_in_the_middle_of_its_body_frees_its_place() -> None:
@@ -84,8 +86,9 @@ def test_a_client_that_hangs_up_in_the_middle_of_its_body_frees_its_place() -> N
     with running() as entrance:
         with entrance.connect() as connection:
             connection.post({**JSON, "Content-Length": "100"}, b'{"key"')
-            eventually(lambda: entrance.sample("signer_http_in_flight") == 1.0)
-        eventually(lambda: entrance.sample("signer_http_in_flight") == 0.0)
+            eventually(lambda: entrance.sample("signer_http_unfinished_bodies") == 1.0)
+            assert entrance.sample("signer_http_in_flight") == 0.0
+        eventually(lambda: entrance.sample("signer_http_unfinished_bodies") == 0.0)
         (line,) = entrance.log_lines("request.refused")
         assert (line["code"], line["status"]) == ("client_gone", 499)
         assert entrance.key_ring.signed == []
@@ -117,6 +120,37 @@ def test_a_head_without_an_end_is_refused(line: bytes) -> None:
         start = b"" if line.startswith(b"GET") else b"GET /livez HTTP/1.1\r\n"
         connection.send(start + line + b"x" * 70_000)
         assert_refused(connection, 431, "headers_too_large")
+
+
+@pytest.mark.parametrize("first", [None, 1, 30_000, 65_535, 65_536], ids=str)
+@pytest.mark.parametrize(("size_bytes", "expected"), [(65_536, 200), (65_537, 431), (70_000, 431), (4_000_000, 431)])
+def test_a_head_is_measured_in_however_many_pieces_it_comes(first: int | None, size_bytes: int, expected: int) -> None:
+    """In one or in two, and also where much more is on its way: then the answer is not lost by a reset."""
+    start, end = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: ", b"\r\n\r\n"
+    head = start + b"x" * (size_bytes - len(start) - len(end)) + end
+    with running() as entrance, entrance.connect() as connection:
+        connection.send(GET_LIVE)
+        assert connection.answer()[0] == 200
+        if first is not None:
+            connection.send(head[:first])
+            time.sleep(0.05)  # so that the rest comes apart from it
+        connection.send(head[first:])
+        status, headers, problem = connection.answer()
+        assert status == expected
+        if expected == 431:
+            assert (problem["code"], headers["connection"]) == ("headers_too_large", "close")
+            assert connection.is_closed()
+
+
+def test_a_body_before_it_does_not_count_to_a_head() -> None:
+    """A large body and the next head may come in one piece."""
+    body, padding = request_of(60_000), "x" * 20_000
+    with running() as entrance, entrance.connect() as connection:
+        head = f"POST /v1/sign HTTP/1.1\r\nHost: [::1]\r\nContent-Length: {len(body)}\r\nContent-Type: application/json"
+        connection.send(head.encode() + b"\r\n\r\n" + body + GET_LIVE[:-2] + f"X-Long: {padding}".encode())
+        assert connection.answer()[0] == 200
+        connection.send(b"\r\n\r\n")
+        assert connection.answer()[0] == 200
 
 
 def test_pipelined_requests_are_answered_in_their_order() -> None:

@@ -1,6 +1,7 @@
 """TLS in the service itself: files change under way, handshakes are bounded, and no session outlives its files."""
 
 import http.client
+import json
 import socket
 import ssl
 import threading
@@ -13,7 +14,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from signer.api import handshake
-from tests.integration.http_support import CALLERS, PATIENCE_S, Entrance, eventually, running
+from tests.integration.http_support import (
+    CALLERS,
+    PATIENCE_S,
+    Entrance,
+    RawConnection,
+    eventually,
+    running,
+    signing_request,
+)
 from tests.integration.tls_support import BAD_LISTS, SPIFFE, Files, client, is_let_in, is_still_let_in, refusals, sign
 from tests.pki import Authority, Holder, server_certificate, uri
 
@@ -79,6 +88,58 @@ def test_a_bad_revocation_list_changes_nothing(
     (line,) = entrance.log_lines("tls.reload_refused")
     assert "client_crl" in line["reason"]
     assert "canary" not in entrance.log.getvalue()
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+def test_an_open_request_is_accepted_anew_or_not_at_all(
+    entrance: Entrance, files: Files, honest: Holder, *, revoked: bool
+) -> None:
+    """Its head came under the old files, the rest of its body under others: nothing is signed, and it is on record."""
+    body = json.dumps(signing_request()).encode()
+    with (
+        socket.create_connection(("127.0.0.1", entrance.port), timeout=PATIENCE_S) as raw,
+        RawConnection(files.context(honest).wrap_socket(raw, server_hostname="localhost")) as connection,
+    ):
+        connection.post({"Content-Type": "application/json", "Content-Length": str(len(body))}, body[:9])
+        eventually(lambda: entrance.sample("signer_http_unfinished_bodies") == 1)
+        files.replace(files.client_crl, files.root.crl(*([honest] if revoked else [])))
+        eventually(lambda: entrance.sample("signer_tls_reloads_total", outcome="taken") == 1)
+        connection.send(body[9:])
+        status, headers, problem = connection.answer()
+        assert connection.is_closed()
+    expected = (401, "certificate_revoked", False) if revoked else (503, "certificate_unverified", True)
+    assert (status, problem["code"], problem["retryable"]) == expected
+    assert headers["connection"] == "close"
+    assert entrance.key_ring.signed == []
+    eventually(lambda: refusals(entrance) == [problem["code"]])
+    assert is_let_in(entrance, files.context(honest)) is not revoked
+
+
+def test_a_list_that_comes_before_its_time_is_taken_when_it_has_come(
+    entrance: Entrance, files: Files, honest: Holder
+) -> None:
+    """Refused, told once, shown in readiness and as a gauge; and looked at again until the clock has reached it."""
+    files.replace(files.client_crl, files.root.crl(honest, updated=timedelta(seconds=2)))
+    eventually(lambda: entrance.sample("signer_tls_stale") == 1)
+    assert is_let_in(entrance, files.context(honest))
+    (warning,) = entrance.readiness.warnings()
+    assert "client_crl" in warning
+    assert "stay so" in warning
+    eventually(lambda: entrance.sample("signer_tls_reloads_total", outcome="taken") == 1)
+    assert not is_let_in(entrance, files.context(honest))
+    assert (entrance.sample("signer_tls_stale"), entrance.readiness.warnings()) == (0, ())
+    assert len(entrance.log_lines("tls.reload_refused")) == 1
+    assert entrance.sample("signer_tls_reloads_total", outcome="refused") == 1
+
+
+def test_files_that_are_put_back_are_no_trouble(entrance: Entrance, files: Files) -> None:
+    """What is in force is what lies there again: nothing warns any more."""
+    kept = files.directory / "kept.pem"
+    files.client_crl.rename(kept)
+    eventually(lambda: entrance.sample("signer_tls_stale") == 1)
+    kept.rename(files.client_crl)
+    eventually(lambda: entrance.sample("signer_tls_stale") == 0)
+    assert entrance.readiness.warnings() == ()
 
 
 def test_the_servers_own_certificate_changes_under_way(entrance: Entrance, files: Files, honest: Holder) -> None:

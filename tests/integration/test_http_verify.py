@@ -14,7 +14,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from signer.errors import AuditUnavailableError
 from signer.policy import AUDITOR, SIGN, VERIFY, CallerPolicy, Grant, Kills, Policy
 from signer.signatures import ALGORITHMS, RSASSA_PKCS1_V1_5_SHA_256, RSASSA_PSS_SHA_256, fingerprint
-from tests.integration.http_support import ALIAS, CALLER, CANONICAL_MESSAGE, MESSAGE, Entrance, allow, running
+from tests.integration.http_support import (
+    ALIAS,
+    CALLER,
+    CANONICAL_MESSAGE,
+    MESSAGE,
+    Entrance,
+    allow,
+    eventually,
+    running,
+)
 from tests.simulators import private_key
 from tests.unit.policies import KILL
 
@@ -158,7 +167,6 @@ def granting(grant: Grant | None, *, roles: frozenset[str] = frozenset(), kills:
 @pytest.mark.parametrize(
     ("policy", "code"),
     [
-        (Policy({}), "not_authorised"),
         (granting(None), "not_authorised"),
         (granting(MAY_SIGN), "not_authorised"),
         (granting(PSS_DIGESTS), "not_authorised"),
@@ -166,8 +174,6 @@ def granting(grant: Grant | None, *, roles: frozenset[str] = frozenset(), kills:
         (granting(replace(PSS_DIGESTS, algorithms=frozenset(ALGORITHMS))), "not_authorised"),
         (granting(Grant(), kills=Kills(keys={ALIAS: KILL})), "key_killed"),
         (granting(MAY_SIGN, kills=Kills(keys={ALIAS: KILL})), "not_authorised"),
-        (granting(Grant(), kills=Kills(callers={CALLER: KILL})), "caller_killed"),
-        (granting(None, roles=frozenset({AUDITOR}), kills=Kills(callers={CALLER: KILL})), "caller_killed"),
     ],
 )
 def test_what_is_not_granted_is_not_verified(policy: Policy, code: str) -> None:
@@ -180,6 +186,25 @@ def test_what_is_not_granted_is_not_verified(policy: Policy, code: str) -> None:
     assert (response.status_code, response.json()["code"]) == (403, code)
     assert response.json()["audit_id"]
     assert (entry.outcome, entry.error_code, entry.key_alias, entry.detail) == ("refused", code, ALIAS, None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        (Policy({}), "not_authorised"),
+        (granting(Grant(), kills=Kills(callers={CALLER: KILL})), "caller_killed"),
+        (granting(None, roles=frozenset({AUDITOR}), kills=Kills(callers={CALLER: KILL})), "caller_killed"),
+    ],
+)
+def test_strangers_and_killed_callers_are_not_even_heard(policy: Policy, code: str) -> None:
+    """Refused before their question is read; the record names them."""
+    with running() as entrance:
+        entrance.authority.replace(policy)
+        response = verify(entrance, "AAAA")
+        eventually(lambda: entrance.audit.of("admit") != [])
+        (entry,) = entrance.audit.of("admit")
+    assert (response.status_code, response.json()["code"]) == (403, code)
+    assert (entry.outcome, entry.error_code, entry.caller) == ("refused", code, CALLER)
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,10 @@ class Site:
     ) -> Answer:
         """Ask for a signature on a connection of its own, with exactly these headers beside the necessary ones.
 
-        `changes` go into the document, and a member that is None out of it; what is got by GET has none.
+        `changes` go into the document, and a member that is None out of it; what is got by GET has none. So many
+        octets of the body as `lacking` says never come.
         """
+        lacking = changes.pop("lacking", 0)
         document = {"key": "settlement", "transaction_id": "TXN-1", "message": {"amount": PAYLOAD}, **changes}
         self.sent.update(value for name, value in headers if name == "Authorization")
         self.sent.add(target.replace("=", " "))  # a token may stand there too
@@ -121,7 +123,7 @@ class Site:
             "localhost", self.port, timeout=20, context=context or self.context(holder), source_address=(source, 0)
         )
         try:
-            answer = _exchange(connection, f"{method} {target}", headers, json.dumps(asked).encode())
+            answer = _exchange(connection, f"{method} {target}", headers, json.dumps(asked).encode(), lacking)
         except (ssl.SSLError, ConnectionError):
             return Answer(source=source, holder=holder)
         else:
@@ -143,9 +145,12 @@ class Site:
         return audit_records(self.stack)
 
 
-def _exchange(connection: http.client.HTTPSConnection, what: str, headers: Sequence[Header], body: bytes) -> Answer:
+def _exchange(
+    connection: http.client.HTTPSConnection, what: str, headers: Sequence[Header], body: bytes, lacking: int
+) -> Answer:
     method, target = what.split(" ")
-    about_body = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))] if method == "POST" else []
+    length = str(len(body) + lacking)
+    about_body = [("Content-Type", "application/json"), ("Content-Length", length)] if method == "POST" else []
     connection.putrequest(method, target)
     for name, value in (*about_body, *headers):
         connection.putheader(name, value)

@@ -91,6 +91,11 @@ def _authorization(name: str, code: str, value: str) -> Way:
     return Way(name, code, lambda site: site.ask(None, [("Authorization", value)]))
 
 
+def _in_query(name: str) -> Way:
+    return Way(f"a token in the query string as {name}", "token_in_query",
+               lambda site: site.ask(site.people.honest, target=f"/v1/sign?{name}=x"), 400)  # fmt: skip
+
+
 def _allowed(name: str, code: str, status: int, **changes: Any) -> Way:
     """Somebody who is known asks for what is not granted."""
     return Way(name, code, lambda site: site.ask(site.people.honest, **changes), status)
@@ -176,6 +181,12 @@ TOKENS = [
     _claims("no sub", "token_claim_missing", sub=None),
     _claims("exp as a string", "token_claim_malformed", exp="9999999999"),
     _claims("exp as a truth", "token_claim_malformed", exp=True),
+    _claims("exp without an end", "token_lifetime_too_long", exp=1e308),
+    _claims("exp beyond all numbers", "token_malformed", exp=float("inf")),
+    _claims("a negative iat", "token_claim_malformed", iat=-5),
+    _claims("a negative nbf", "token_claim_malformed", nbf=-1),
+    _relative("a token for two days", "token_lifetime_too_long", "exp", 2 * 24 * 60 * _MINUTE),
+    _relative("a token of the day before yesterday", "token_lifetime_too_long", "iat", -2 * 24 * 60 * _MINUTE),
     _claims("sub as a list", "token_claim_malformed", sub=["settlement-service"]),
     _claims("a sub of two lines", "token_claim_malformed", sub="settlement-service\n"),
     _relative("an expired token", "token_expired", "exp", -_MINUTE),
@@ -206,6 +217,10 @@ TOKENS = [
         lambda site: site.ask(target=f"/v1/sign?access_token={site.issuer.token()}"), 400),
     Way("the same beside a good certificate", "token_in_query",
         lambda site: site.ask(site.people.honest, target=f"/v1/sign?Access_Token={site.issuer.token()}"), 400),
+    *(_in_query(name) for name in ("token", "id_token", "jwt", "bearer_token", "Bearer-Token", "bearer", "auth_token",
+                                   "refresh_token", "assertion", "authorization")),
+    Way("a token in the query string under another name", "token_in_query",
+        lambda site: site.ask(site.people.honest, target=f"/v1/sign?q=1&t={site.issuer.token()}"), 400),
     Way("two tokens", "multiple_credentials",
         lambda site: site.ask(None, [("Authorization", f"Bearer {site.issuer.token()}")] * 2), 400),
 ]  # fmt: skip
@@ -223,6 +238,11 @@ PERMISSIONS = [
     Way("a killed caller", "caller_killed", lambda site: site.ask(site.people.killed), 403),
     Way("a killed caller at a key that it may not use", "caller_killed",
         lambda site: site.ask(site.people.killed, key="fees"), 403),
+    Way("a killed caller whose body never comes", "caller_killed",
+        lambda site: site.ask(site.people.killed, lacking=9), 403),
+    Way("a caller of no policy whose body never comes", "not_authorised",
+        lambda site: site.ask(site.people.other, lacking=9), 403),
+    Way("nobody whose body never comes", "credentials_missing", lambda site: site.ask(lacking=9)),
     Way("a killed key of somebody else", "not_authorised",
         lambda site: site.ask(site.people.narrow, key="killed"), 403),
     Way("an algorithm that is not granted", "not_authorised",

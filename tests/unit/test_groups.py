@@ -55,7 +55,7 @@ class Requests:
         request = SigningRequest(key, f"T-{number}", bytes([number]) * 32, DEFAULT_ALGORITHM)
         origin = Origin("http", caller, "127.0.0.1", f"request-{number}")
         watch = Stopwatch(self.simulation.metrics, "http")
-        exchange = Exchange(origin, None, Deadline.after(within_s), watch, is_gone)
+        exchange = Exchange(origin, None, Deadline.after(within_s), watch, is_gone, lambda: None)
 
         def steps(_body: bytes, exchange: Exchange) -> Steps:
             exchange.begin_work()
@@ -249,7 +249,7 @@ def test_what_cannot_be_read_fails_alone(requests: Requests) -> None:
 
     origin = Origin("http", A, "127.0.0.1", "request")
     watch = Stopwatch(requests.simulation.metrics, "http")
-    exchange = Exchange(origin, None, Deadline.after(PATIENCE_S), watch, lambda: False)
+    exchange = Exchange(origin, None, Deadline.after(PATIENCE_S), watch, lambda: False, lambda: None)
     for work, error in ((unreadable, InvalidInputError), (greedy, RuntimeError)):
         with pytest.raises(error):
             asyncio.run_coroutine_threadsafe(requests.groups.run(work, b"", exchange), requests.loop).result(PATIENCE_S)

@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry
 from signer import logs
 from signer.api.auth_errors import (
     BadTokenError,
+    TokenClaimError,
     TokenExpiredError,
     TokenKeysUnavailableError,
     TokenKeyUnknownError,
+    TokenLifetimeError,
     TokenNotBoundError,
     TokenNotYetValidError,
 )
@@ -91,6 +93,13 @@ def test_kinds_of_tokens(kind: str | None) -> None:
         ({"nbf": NOW_S + LEEWAY_S}, None),
         ({"nbf": NOW_S + LEEWAY_S + 1}, TokenNotYetValidError),
         ({"exp": NOW_S + 0.5}, None),
+        ({"exp": NOW_S + 86_400}, None),
+        ({"exp": NOW_S + 86_401}, TokenLifetimeError),
+        ({"exp": 1e308}, TokenLifetimeError),
+        ({"iat": 0, "exp": 1}, TokenExpiredError),
+        ({"iat": -1}, TokenClaimError),
+        ({"nbf": -0.5}, TokenClaimError),
+        ({"exp": -1e308}, TokenClaimError),
     ],
 )
 def test_times_to_the_second(changes: dict[str, Any], error: type[Exception] | None) -> None:
