@@ -6,10 +6,31 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from signer import errors
+from signer.api.handshake_errors import HandshakeError
 from signer.api.problems import status_of
-from signer.errors import ConfigurationError, SignerError
+from signer.errors import SignerError
 
 _ONLY_IN_QUEUE: Final = "signer.sqs"
+NEVER_ANSWER: Final = frozenset(
+    {
+        # Of batches out of the queue.
+        errors.UnknownSchemaError,
+        errors.BatchTooLargeError,
+        errors.BatchAbandonedError,
+        errors.InvalidPayloadPointerError,
+        errors.PayloadNotAllowedError,
+        errors.PayloadTooLargeError,
+        errors.PayloadMismatchError,
+        errors.PayloadAbsentError,
+        # Of the start. Its other refusals may come up later, too: the PIN is rotated, the token goes away.
+        errors.ConfigurationError,
+        errors.KeyRefusedError,
+        errors.AlreadyRunningError,
+        errors.AuditBrokenError,
+    }
+)
+"""What no request can come upon, beside what the other entrance says to itself and how handshakes fail."""
 _HTML_HEAD: Final = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>Signer: error codes</title>'
     '<link rel="stylesheet" href="/docs/assets/errors.css"><h1>Error codes</h1>'
@@ -69,8 +90,8 @@ def _from(kind: type[SignerError]) -> Iterator[type[SignerError]]:
 
 
 def _entry(kind: type[SignerError]) -> Entry:
-    never_answers = kind.__module__.startswith(_ONLY_IN_QUEUE) or (
-        issubclass(kind, ConfigurationError) and kind.__module__ == ConfigurationError.__module__
+    never_answers = (
+        kind in NEVER_ANSWER or kind.__module__.startswith(_ONLY_IN_QUEUE) or issubclass(kind, HandshakeError)
     )
     # The first paragraph is for everybody, the rest for who reads the code.
     meaning = " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split()).replace("|", "\\|")

@@ -10,20 +10,52 @@ from starlette.routing import BaseRoute
 
 from signer.api import examples, idempotency, schemas
 from signer.api.body import MEDIA_TYPE
+from signer.api.errors import (
+    HeadersTooLargeError,
+    HeadTimeoutError,
+    MalformedRequestError,
+    MethodNotAllowedError,
+    MisdirectedRequestError,
+    TooManyConnectionsError,
+)
 from signer.api.examples import Examples
+from signer.api.frame import REQUEST_ID_HEADER
 from signer.api.keys import JWK_MEDIA_TYPE, JWK_SET_MEDIA_TYPE, PEM_MEDIA_TYPE
-from signer.api.problems import PROBLEM_MEDIA_TYPE
+from signer.api.problems import PROBLEM_MEDIA_TYPE, status_of
+from signer.errors import SignerError
 
 Operation = dict[str, Any]
 
-# A request that is none, a Host that is not ours, a defect, too many connections.
-_ANYWHERE: Final = (400, 421, 500, 503)
-_WITH_BODY: Final = (408, 413, 415)
+_ANYWHERE: Final = tuple(
+    status_of(kind)
+    for kind in (
+        MalformedRequestError,
+        HeadTimeoutError,
+        HeadersTooLargeError,
+        TooManyConnectionsError,
+        MethodNotAllowedError,
+        MisdirectedRequestError,
+        SignerError,
+    )
+)
+_WITH_BODY: Final = (413, 415)
 _SIGNING: Final = (401, 403, 404, 409, 429, *_WITH_BODY, 502, 504)
+_REQUEST_ID: Final = {
+    REQUEST_ID_HEADER: {
+        "description": "Finds the request in the service's log; absent where there was no request yet.",
+        "schema": {"type": "string", "format": "uuid"},
+    }
+}
+_RETRY_AFTER: Final = {
+    "Retry-After": {
+        "description": "Seconds to wait, where the problem is `retryable`.",
+        "schema": {"type": "integer"},
+    }
+}
 _HEADERS: Final[Mapping[int, Any]] = {
     401: {"WWW-Authenticate": {"description": "How one may authenticate.", "schema": {"type": "string"}}},
-    429: {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}},
-    503: {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}},
+    405: {"Allow": {"description": "The methods by which the path is served.", "schema": {"type": "string"}}},
+    **dict.fromkeys((408, 409, 429, 502, 503, 504), _RETRY_AFTER),
 }
 _REPLAYED: Final = {
     idempotency.REPLAYED_HEADER: {
@@ -68,7 +100,7 @@ def _operation(
     name: str, summary: str, answer: Mapping[str, Any], example: Examples, statuses: Iterable[int], **more: Any
 ) -> Operation:
     """Describe an operation: `answer` is the content of its 200, `more` goes into the document as it is."""
-    headers = more.pop("headers", {})
+    headers = _REQUEST_ID | more.pop("headers", {})
     content = {media_type: {"schema": schema, **_answers(example, 200)} for media_type, schema in answer.items()}
     known = sorted({*statuses, *_ANYWHERE})
     return {
@@ -85,7 +117,8 @@ def _operation(
 
 def _problem(status: int, example: Examples) -> dict[str, Any]:
     content = {PROBLEM_MEDIA_TYPE: {"schema": schemas.reference(schemas.Problem), **_answers(example, status)}}
-    return {"description": HTTPStatus(status).phrase, "headers": _HEADERS.get(status, {}), "content": content}
+    headers = _REQUEST_ID | _HEADERS.get(status, {})
+    return {"description": HTTPStatus(status).phrase, "headers": headers, "content": content}
 
 
 def _answers(example: Examples, status: int) -> dict[str, Any]:

@@ -6,12 +6,14 @@ import http.client
 import io
 import json
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any, Self
 
 import httpx
@@ -19,9 +21,11 @@ import structlog
 from fastapi import FastAPI
 
 from signer import logs
+from signer.api import catalogue
 from signer.api.app import create_app
 from signer.api.credentials import open_credentials
 from signer.api.parts import Parts
+from signer.api.problems import CATALOGUE_PATH, PROBLEM_MEDIA_TYPE
 from signer.api.server import ApiServer
 from signer.authority import Authority
 from signer.deadlines import Deadline
@@ -119,7 +123,9 @@ class RawConnection:
         """Read one answer: status, headers (names in lower case) and parsed JSON."""
         status = int(self._reader.readline().split()[1])
         headers = {name.lower(): value for name, value in http.client.parse_headers(self._reader).items()}
-        return status, headers, json.loads(self._reader.read(int(headers["content-length"])))
+        document = json.loads(self._reader.read(int(headers["content-length"])))
+        _look_up(document)
+        return status, headers, document
 
     def go_ahead(self) -> bool:
         """Read the leave to send a body (`Expect: 100-continue`)."""
@@ -131,6 +137,32 @@ class RawConnection:
             return self._reader.read(1) == b""
         except ConnectionResetError:
             return True
+
+
+@cache
+def _catalogue() -> Mapping[str, catalogue.Entry]:
+    return {entry.code: entry for entry in catalogue.entries()}
+
+
+def _look_up_answer(response: httpx.Response) -> None:
+    if response.headers.get("content-type") == PROBLEM_MEDIA_TYPE and response.request.method != "HEAD":
+        _look_up(json.loads(response.read()))
+
+
+def _look_up_status(app: FastAPI, response: httpx.Response) -> None:
+    """Hold the status of each answer against the description of its route."""
+    method, asked = response.request.method.lower(), response.request.url.path
+    for path, methods in app.openapi()["paths"].items():
+        if method in methods and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), asked):
+            assert str(response.status_code) in methods[method]["responses"], (method, path, response.status_code)
+
+
+def _look_up(document: Any) -> None:
+    """Hold each problem that any test is answered with against the catalogue that its `type` leads to."""
+    if isinstance(document, dict) and {"type", "code", "status"} <= document.keys():
+        entry = _catalogue()[document["code"]]
+        assert document["type"] == f"{CATALOGUE_PATH}#{entry.code}"
+        assert (document["status"], document["retryable"]) == (entry.status, entry.retryable), entry
 
 
 def signing_request(**changes: Any) -> dict[str, Any]:
@@ -205,7 +237,10 @@ def running(
         server = ApiServer(app, http_settings, logger, drain_timeout_s, credentials)
         port = server.start()
         closing.callback(server.close)
-        client = closing.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S))
+        hooks = {"response": [_look_up_answer, partial(_look_up_status, app)]}
+        client = closing.enter_context(
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, event_hooks=hooks)
+        )
         yield Entrance(
             app, server, port, key_ring, simulation.ledger, simulation.authority, audit, metrics, readiness, log, client
         )

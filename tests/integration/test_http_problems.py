@@ -11,15 +11,15 @@ import pytest
 from fastapi.routing import APIRoute
 
 import signer
+from signer.api.handshake_errors import HandshakeError
 from signer.api.problems import PROBLEM_MEDIA_TYPE, STATUS_BY_ERROR, Problem, status_of
 from signer.errors import (
     AuditUnavailableError,
-    BatchAbandonedError,
     ClaimLostError,
-    ConfigurationError,
     DeadlineExceededError,
     HsmUnavailableError,
     LedgerUnavailableError,
+    LoginRefusedError,
     PoolExhaustedError,
     SignerError,
 )
@@ -29,7 +29,7 @@ PROBLEM_MEMBERS = {"type", "title", "status", "detail", "code", "retryable", "re
 
 
 def error_classes() -> Iterator[type[SignerError]]:
-    """Every class of the error tree, but for what the other entrance says to itself."""
+    """Every class of the error tree, but for what the other entrance says to itself, and how handshakes fail."""
     for module in pkgutil.walk_packages(signer.__path__, "signer."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -37,7 +37,8 @@ def error_classes() -> Iterator[type[SignerError]]:
     while classes:
         inner = classes.pop().__subclasses__()
         classes += inner
-        yield from (cls for cls in inner if cls.__module__.startswith("signer.") and ".sqs." not in cls.__module__)
+        ours = (cls for cls in inner if cls.__module__.startswith("signer.") and ".sqs." not in cls.__module__)
+        yield from (cls for cls in ours if not issubclass(cls, HandshakeError))
 
 
 def test_every_error_has_a_status() -> None:
@@ -144,9 +145,8 @@ def test_json_with_a_charset_is_taken() -> None:
         (lambda it: it.ledger.fail_next_complete(LedgerUnavailableError("gone")), 503, "ledger_unavailable"),
         (lambda it: it.audit.fail_next(AuditUnavailableError("gone")), 503, "audit_unavailable"),
         (lambda it: setattr(it.key_ring, "spoils", True), 502, "signature_invalid"),
-        (lambda it: it.key_ring.fail_next(BatchAbandonedError("sibling")), 409, "batch_abandoned"),
         (lambda it: it.key_ring.fail_next(ClaimLostError("lost")), 409, "claim_lost"),
-        (lambda it: it.key_ring.fail_next(ConfigurationError("wrong")), 500, "configuration"),
+        (lambda it: it.key_ring.fail_next(LoginRefusedError("wrong")), 500, "login_refused"),
     ],
 )
 def test_what_the_service_stands_on_fails(fail: Callable[[Entrance], None], status: int, code: str) -> None:
