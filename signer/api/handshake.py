@@ -47,9 +47,12 @@ _ERRORS_BY_REASON: Final[Mapping[str, type[SignerError]]] = MappingProxyType(
     }
 )
 _OTHERWISE: Final = (errors.CertificateRejectedError, errors.HandshakeError, errors.HandshakeTimeoutError)
-CODES: Final = frozenset(
-    error.code for error in (*_ERRORS_BY_VERIFY_CODE.values(), *_ERRORS_BY_REASON.values(), *_OTHERWISE)
+_ERRORS: Final[tuple[type[SignerError], ...]] = (
+    *_ERRORS_BY_VERIFY_CODE.values(),
+    *_ERRORS_BY_REASON.values(),
+    *_OTHERWISE,
 )
+CODES: Final = frozenset(kind.code for kind in _ERRORS)
 """Every code that a handshake can be refused with; no answer carries them, for there is no request."""
 
 

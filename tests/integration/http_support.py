@@ -237,7 +237,7 @@ def running(
         server = ApiServer(app, http_settings, logger, drain_timeout_s, credentials)
         port = server.start()
         closing.callback(server.close)
-        hooks = {"response": [_look_up_answer, partial(_look_up_status, app)]}
+        hooks: dict[str, list[Callable[..., Any]]] = {"response": [_look_up_answer, partial(_look_up_status, app)]}
         client = closing.enter_context(
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, event_hooks=hooks)
         )

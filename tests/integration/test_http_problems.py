@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 import signer
 from signer.api.handshake_errors import HandshakeError
@@ -19,7 +20,6 @@ from signer.errors import (
     DeadlineExceededError,
     HsmUnavailableError,
     LedgerUnavailableError,
-    LoginRefusedError,
     PoolExhaustedError,
     SignerError,
 )
@@ -146,14 +146,13 @@ def test_json_with_a_charset_is_taken() -> None:
         (lambda it: it.audit.fail_next(AuditUnavailableError("gone")), 503, "audit_unavailable"),
         (lambda it: setattr(it.key_ring, "spoils", True), 502, "signature_invalid"),
         (lambda it: it.key_ring.fail_next(ClaimLostError("lost")), 409, "claim_lost"),
-        (lambda it: it.key_ring.fail_next(LoginRefusedError("wrong")), 500, "login_refused"),
     ],
 )
 def test_what_the_service_stands_on_fails(fail: Callable[[Entrance], None], status: int, code: str) -> None:
-    """No signature is in the answer, and where it says so the same request is signed a moment later."""
+    """No signature is in the answer, and the same request is signed a moment later."""
     with running() as entrance:
         fail(entrance)
-        problem = assert_problem(entrance.sign(), status, code, retryable=status != 500)
+        problem = assert_problem(entrance.sign(), status, code, retryable=True)
         entrance.key_ring.spoils = False
         assert entrance.sign().status_code == 200
         (line,) = entrance.log_lines("request.refused")
@@ -204,6 +203,21 @@ def test_a_route_that_validates_does_not_quote_the_input() -> None:
         response = entrance.client.get("/count", params={"number": "canary"})
         assert_problem(response, 400, "invalid_input", retryable=False)
     assert "canary" not in response.text
+
+
+def test_a_refusal_of_the_framework_that_nobody_knows_is_a_defect() -> None:
+    """It has no entry in the catalogue, so no code is made up for it; the log tells where it came from."""
+
+    async def refuse() -> None:
+        raise HTTPException(418, CANARY)
+
+    with running() as entrance:
+        entrance.app.router.routes.append(APIRoute("/teapot", refuse))
+        response = entrance.client.get("/teapot")
+        assert_problem(response, 500, "internal_error", retryable=False)
+        (line,) = entrance.log_lines("request.failed")
+    assert line["error"] == "HTTPException"
+    assert CANARY not in response.text + str(line)
 
 
 CANARY = "c4n4ry"

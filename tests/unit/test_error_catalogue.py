@@ -8,6 +8,8 @@ import pytest
 
 import signer.wiring  # loads every error there is
 from signer.api import catalogue, handshake
+from signer.api.handshake_errors import HandshakeError
+from signer.errors import ConfigurationError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
 SOURCES = sorted((Path(signer.__file__).parent / "api").glob("*.py"))
@@ -59,3 +61,13 @@ def test_handshakes_have_their_entries() -> None:
     assert sorted(handshake.CODES - entries.keys()) == []
     assert entries["certificate_revoked"].status is None
     assert entries["certificate_expired"].status == 401
+
+
+def test_what_has_no_status_is_nothing_that_the_api_raises() -> None:
+    """Its sources name none of these errors, but for refusals to start and for the tables themselves."""
+    silent = {kind.__name__ for kind in catalogue.kinds() if catalogue.status_in(kind) is None}
+    silent -= {kind.__name__ for kind in catalogue.kinds() if issubclass(kind, ConfigurationError | HandshakeError)}
+    sources = {source.name: source.read_text(encoding="utf-8") for source in SOURCES}
+    named = {(name, kind) for name, text in sources.items() for kind in silent if kind in text}
+    assert {name for name, _ in named} == {"catalogue.py", "problems.py"}
+    assert "PayloadAbsentError" in silent
