@@ -30,6 +30,11 @@ def found_in(said: Mapping[str, bytes], secrets: Collection[str]) -> set[tuple[s
     }
 
 
+def pin_in(file: Path) -> str:
+    """The PIN alone: the user's name before it is no secret, and the rest is one without it, too."""
+    return file.read_text(encoding="utf-8").strip().rpartition(":")[2]
+
+
 def written(directory: Path) -> dict[str, bytes]:
     """Every file that the process has written, and those that it was given but for its keys and certificates."""
     kept = [path for path in directory.rglob("*") if path.is_file() and path.suffix not in _GIVEN]
