@@ -38,7 +38,7 @@ def pin_in(file: Path) -> str:
 def written(directory: Path) -> dict[str, bytes]:
     """Every file that the process has written, and those that it was given but for its keys and certificates."""
     kept = [path for path in directory.rglob("*") if path.is_file() and path.suffix not in _GIVEN]
-    return {str(path.relative_to(directory)): path.read_bytes() for path in kept}
+    return {str(path.relative_to(directory)): _read(path) for path in kept}
 
 
 def everything_said(directory: Path, url: str, heard: Collection[bytes] = ()) -> dict[str, bytes]:
@@ -90,7 +90,7 @@ def _arguments(pid: int) -> bytes:
 
 
 def _read(file: Path) -> bytes:
-    """Read about a process, which may have ended meanwhile."""
+    """Read what may be gone meanwhile: a file that a running service exchanged, or a process that ended."""
     try:
         return file.read_bytes()
     except (FileNotFoundError, ProcessLookupError):

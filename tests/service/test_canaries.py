@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from signer.demo.stack import Emulator, Token
-from tests.canaries import everything_said, found_in, may_dump_core, processes_of, spellings, written
+from tests.canaries import everything_said, found_in, may_dump_core, pin_in, processes_of, spellings, written
 from tests.issuer import bound_to
 from tests.service.endpoints import BATCH, DRY_RUN, ENDPOINTS, KEYS, SEARCH, VERIFY
 from tests.service.entrance import PAYLOAD, People, Site, leaf, site
@@ -121,7 +121,7 @@ def test_what_is_said_at_a_violent_end_holds_none(
 ) -> None:
     """The HSM hangs, with all of it in memory; the process ends itself, and writes down where each thread stood."""
     impatient = {"SIGNER_HSM__CALL_TIMEOUT_S": "1", "SIGNER_READINESS_INTERVAL_S": "1", "SIGNER_LOG_LEVEL": "DEBUG"}
-    pin = service_token.pin_file.read_text(encoding="utf-8").strip().rpartition(":")[2]
+    pin = pin_in(service_token.pin_file)
     with site(tmp_path / "site", emulator, service_token, softhsm_module, People(), **impatient) as service:
         honest = service.people.honest
         token = service.issuer.token(cnf=bound_to(honest))
@@ -137,8 +137,7 @@ def test_what_is_said_at_a_violent_end_holds_none(
 
 def test_no_secret_comes_out(service: Site, service_token: Token) -> None:
     """Nor could it in a core file: there is none."""
-    # The user's name before it is no secret, and the rest is one without it, too.
-    pin = service_token.pin_file.read_text(encoding="utf-8").strip().rpartition(":")[2]
+    pin = pin_in(service_token.pin_file)
     assert len(pin) > 20
     ask_for_everything(service)
     until(lambda: bool(logged(service.stack, "authentication.refused")), "the log")
