@@ -100,7 +100,7 @@ def _operation(
     name: str, summary: str, answer: Mapping[str, Any], example: Examples, statuses: Iterable[int], **more: Any
 ) -> Operation:
     """Describe an operation: `answer` is the content of its 200, `more` goes into the document as it is."""
-    headers = _REQUEST_ID | more.pop("headers", {})
+    headers, problem = _REQUEST_ID | more.pop("headers", {}), more.pop("problem", schemas.Problem)
     content = {media_type: {"schema": schema, **_answers(example, 200)} for media_type, schema in answer.items()}
     known = sorted({*statuses, *_ANYWHERE})
     return {
@@ -109,14 +109,14 @@ def _operation(
         "response_description": "Done",
         "responses": {
             200: {"description": "Done", "headers": headers, "content": content},
-            **{status: _problem(status, example) for status in known},
+            **{status: _problem(status, problem, example) for status in known},
         },
         "openapi_extra": more,
     }
 
 
-def _problem(status: int, example: Examples) -> dict[str, Any]:
-    content = {PROBLEM_MEDIA_TYPE: {"schema": schemas.reference(schemas.Problem), **_answers(example, status)}}
+def _problem(status: int, shape: type[BaseModel], example: Examples) -> dict[str, Any]:
+    content = {PROBLEM_MEDIA_TYPE: {"schema": schemas.reference(shape), **_answers(example, status)}}
     headers = _REQUEST_ID | _HEADERS.get(status, {})
     return {"description": HTTPStatus(status).phrase, "headers": headers, "content": content}
 
@@ -160,6 +160,7 @@ def sign_batch(max_items: int) -> Operation:
         _SIGNING,
         tags=["Signing"],
         headers=_REPLAYED,
+        problem=schemas.BatchProblem,
         parameters=[_IDEMPOTENCY_KEY],
         requestBody=_body(schemas.sign_batch_request(max_items), examples.SIGN_BATCH),
     )
@@ -241,7 +242,14 @@ LIVE: Final = _operation(
     "live", "Does the process answer?", _json(schemas.LiveAnswer), examples.LIVE, (), tags=["Operation"], security=[]
 )
 READY: Final = _operation(
-    "ready", "Can it sign?", _json(schemas.ReadyAnswer), examples.READY, (), tags=["Operation"], security=[]
+    "ready",
+    "Can it sign?",
+    _json(schemas.ReadyAnswer),
+    examples.READY,
+    (),
+    tags=["Operation"],
+    problem=schemas.NotReadyProblem,
+    security=[],
 )
 METRICS: Final = _operation(
     "metrics",

@@ -17,6 +17,7 @@ from functools import cache, partial
 from typing import Any, Self
 
 import httpx
+import jsonschema_rs
 import structlog
 from fastapi import FastAPI
 
@@ -149,12 +150,16 @@ def _look_up_answer(response: httpx.Response) -> None:
         _look_up(json.loads(response.read()))
 
 
-def _look_up_status(app: FastAPI, response: httpx.Response) -> None:
-    """Hold the status of each answer against the description of its route."""
-    method, asked = response.request.method.lower(), response.request.url.path
-    for path, methods in app.openapi()["paths"].items():
+def _compare(app: FastAPI, response: httpx.Response) -> None:
+    """Hold each answer against the description of its route: its status, and the shape of a document."""
+    method, asked, document = response.request.method.lower(), response.request.url.path, app.openapi()
+    for path, methods in document["paths"].items():
         if method in methods and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), asked):
-            assert str(response.status_code) in methods[method]["responses"], (method, path, response.status_code)
+            told = methods[method]["responses"][str(response.status_code)]
+            media_type = response.headers.get("content-type", "")
+            if media_type.endswith("json"):
+                schema = {**told["content"][media_type]["schema"], "components": document["components"]}
+                jsonschema_rs.validate(schema, json.loads(response.read()))
 
 
 def _look_up(document: Any) -> None:
@@ -237,7 +242,7 @@ def running(
         server = ApiServer(app, http_settings, logger, drain_timeout_s, credentials)
         port = server.start()
         closing.callback(server.close)
-        hooks: dict[str, list[Callable[..., Any]]] = {"response": [_look_up_answer, partial(_look_up_status, app)]}
+        hooks: dict[str, list[Callable[..., Any]]] = {"response": [_look_up_answer, partial(_compare, app)]}
         client = closing.enter_context(
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, event_hooks=hooks)
         )
