@@ -52,8 +52,15 @@ _RETRY_AFTER: Final = {
         "schema": {"type": "integer"},
     }
 }
+_AUTHENTICATE: Final = {
+    "WWW-Authenticate": {
+        "description": "How one may authenticate, where the credentials are at fault.",
+        "schema": {"type": "string"},
+    }
+}
 _HEADERS: Final[Mapping[int, Any]] = {
-    401: {"WWW-Authenticate": {"description": "How one may authenticate.", "schema": {"type": "string"}}},
+    400: _AUTHENTICATE,
+    401: _AUTHENTICATE,
     405: {"Allow": {"description": "The methods by which the path is served.", "schema": {"type": "string"}}},
     **dict.fromkeys((408, 409, 429, 502, 503, 504), _RETRY_AFTER),
 }
@@ -67,6 +74,7 @@ _CACHED: Final = {
     "ETag": {"description": "Names this very answer.", "schema": {"type": "string"}},
     "Cache-Control": {"description": "How long it may be kept.", "schema": {"type": "string"}},
 }
+_VARIED: Final = {"Vary": {"description": "What the form of the answer depends on.", "schema": {"type": "string"}}}
 _IDEMPOTENCY_KEY: Final = {
     "name": idempotency.HEADER,
     "in": "header",
@@ -224,6 +232,7 @@ GET_PUBLIC_KEY: Final = _operation(
     {},
     (401, 403, 404, 504),
     tags=["Keys"],
+    headers=_VARIED,
     parameters=[_ALIAS],
 )
 GET_KEY_SET: Final = _operation(
@@ -237,7 +246,7 @@ GET_KEY_SET: Final = _operation(
     parameters=[_IF_NONE_MATCH],
     security=[],
 )
-GET_KEY_SET["responses"][304] = {"description": "The client's copy is the same", "headers": _CACHED}
+GET_KEY_SET["responses"][304] = {"description": "The client's copy is the same", "headers": _REQUEST_ID | _CACHED}
 LIVE: Final = _operation(
     "live", "Does the process answer?", _json(schemas.LiveAnswer), examples.LIVE, (), tags=["Operation"], security=[]
 )

@@ -47,6 +47,9 @@ PATIENCE_S = 20.0
 MESSAGE = {"amount": "1250.00", "currency": "EUR"}
 CANONICAL_MESSAGE = b'{"amount":"1250.00","currency":"EUR"}'
 
+USUAL_HEADERS = {"date", "connection", "content-length", "content-type", "cache-control", "x-content-type-options"}
+"""Of any answer over HTTP: no description needs to name them."""
+
 
 class ObservedKeyRing(SimulatedKeyRing):
     """Remembers the threads it was called on, and spoils its signatures when told to."""
@@ -151,11 +154,13 @@ def _look_up_answer(response: httpx.Response) -> None:
 
 
 def _compare(app: FastAPI, response: httpx.Response) -> None:
-    """Hold each answer against the description of its route: its status, and the shape of a document."""
+    """Hold each answer against the description of its route: its status, its headers, and the shape of a document."""
     method, asked, document = response.request.method.lower(), response.request.url.path, app.openapi()
     for path, methods in document["paths"].items():
         if method in methods and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), asked):
             told = methods[method]["responses"][str(response.status_code)]
+            named = {name.lower() for name in told.get("headers", {})}
+            assert response.headers.keys() <= named | USUAL_HEADERS, (method, path, response.status_code)
             media_type = response.headers.get("content-type", "")
             if media_type.endswith("json"):
                 schema = {**told["content"][media_type]["schema"], "components": document["components"]}
