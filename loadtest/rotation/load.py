@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from loadtest.rotation.stage import Fleet
 from signer.demo.stack import Stack
 from signer.drill.loops import Loop, Steady
+from tests import canaries
 
 BATCH: Final = 40
 CANARY: Final = "canary-rotation-0815"
@@ -34,6 +35,8 @@ class Seen:
     """Every copy of each batch that came out."""
     sent: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
+    heard: list[bytes] = field(default_factory=list)
+    """Every answer of HTTP, with its headers."""
     published: dict[str, dict[str, float]] = field(default_factory=dict)
     """By process and fingerprint: the Unix time at which the key set first had it."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -59,8 +62,10 @@ class Client:
         asked_s = time.time()
         self._connection.request("POST", "/v1/sign", body, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
-        document, answered_s = json.loads(answer.read()), time.time()
+        content, answered_s = answer.read(), time.time()
+        document = json.loads(content)
         with self._seen.lock:
+            self._seen.heard.append(answer.headers.as_bytes() + content)
             if answer.status == http.client.OK:
                 self._seen.signed.append({**wanted, "signature": document["signature"]})
                 self._seen.moments[document["signature"]["audit_id"]] = asked_s, answered_s
@@ -130,6 +135,13 @@ def _key_set(stack: Stack) -> Mapping[str, Any]:
         connection.close()
 
 
+def leaks_of(fleet: Fleet) -> list[str]:
+    """Name what the processes let out while they run; what they answered, and all they wrote, is for the proof."""
+    secrets = {fleet.pin.decode(), CANARY}
+    found = (canaries.leaks(stack.directory, stack.http_url, (), secrets) for stack in fleet.stacks)
+    return [fault for faults in found for fault in faults]
+
+
 def run(fleet: Fleet, rate_per_s: float, http_share: float, until_s: float) -> Seen:
     """Send `rate_per_s` transactions a second until the Unix time `until_s`, and take what comes of them."""
     seen = Seen()
@@ -142,6 +154,7 @@ def run(fleet: Fleet, rate_per_s: float, http_share: float, until_s: float) -> S
         for number in range(_CONNECTIONS)
     ]
     time.sleep(max(0.0, until_s - time.time()))
+    seen.errors += leaks_of(fleet)
     for client in clients:
         client.stop()
     batches.stop()

@@ -15,6 +15,7 @@ from signer.audit.verification import verify_directory
 from signer.demo.stack import Stack
 from signer.verification import verify_document
 from signer.work import timestamp
+from tests.canaries import found_in, written
 
 _LEAST_OF_RATE: Final = 0.95
 
@@ -50,7 +51,7 @@ def prove(fleet: Fleet, seen: Seen, keys: Mapping[str, RSAPublicKey]) -> Report:
         if named.get(audit_id) != label
     ]
     report.figures |= {"transactions": len(labels), "by_version": dict(Counter(labels.values()))}
-    report.problems += [problem for stack in fleet.stacks for problem in _leaks(stack, fleet.pin)]
+    report.problems += leaks(fleet, seen)
     report.problems += _against_clients(seen, labels, fleet.instant.timestamp())
     if set(labels.values()) != {ELDER, YOUNGER}:
         report.problems.append("only one version signed")
@@ -133,12 +134,21 @@ def _check_log(stack: Stack, fleet: Fleet, report: Report) -> Iterator[tuple[str
         report.problems.append(f"{name}: no record of the rotation")
 
 
-def _leaks(stack: Stack, pin: bytes) -> Iterator[str]:
-    """Search what a process wrote for its PIN and for what it signed."""
-    for path in (path for path in stack.directory.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        if pin in content or CANARY.encode() in content:
-            yield f"{path.relative_to(stack.directory.parent)}: a secret stands in it"
+def leaks(fleet: Fleet, seen: Seen) -> Iterator[str]:
+    """Search what the processes wrote and answered for the PIN and for what was signed; the rest was while they ran.
+
+    A signed batch holds what was signed, as it should, but not the PIN.
+    """
+    pin = fleet.pin.decode()
+    said = {
+        f"{stack.directory.name}/{name}": content
+        for stack in fleet.stacks
+        for name, content in written(stack.directory).items()
+    }
+    batches = "\n".join(body for bodies in seen.batches.values() for body in bodies)
+    found = found_in(said | {"answers": b"\n".join(seen.heard)}, {pin, CANARY})
+    found |= found_in({"signed batches": batches.encode()}, {pin})
+    yield from (f"{where}: a secret stands in it" for where in sorted({where for _, where in found}))
 
 
 def _records(stack: Stack) -> Iterator[dict[str, Any]]:

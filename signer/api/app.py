@@ -1,7 +1,9 @@
 """The routes of the HTTP entrance; each answers with bytes of its own making, FastAPI adds routing and OpenAPI."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -21,7 +23,7 @@ from signer import __version__, strict_json
 from signer.api import openapi
 from signer.api.batch import BatchEndpoint
 from signer.api.body import MEDIA_TYPE
-from signer.api.errors import NotReadyError
+from signer.api.errors import MethodNotAllowedError, NotFoundError, NotReadyError
 from signer.api.frame import Frame, request_id_of
 from signer.api.intake import Intake
 from signer.api.keys import KeyEndpoints
@@ -39,6 +41,12 @@ from signer.readiness import Readiness
 _NO_TELEMETRY: Final[TelemetryConfig] = {
     "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
 }  # fmt: skip
+_OF_FRAMEWORK: Final[Mapping[int, Problem]] = MappingProxyType(
+    {
+        HTTPStatus.NOT_FOUND: Problem.of(NotFoundError("nothing is served under this path")),
+        HTTPStatus.METHOD_NOT_ALLOWED: Problem.of(MethodNotAllowedError("this path is served by other methods")),
+    }
+)
 _INVALID: Final = InvalidInputError("a parameter is absent or malformed")
 
 
@@ -163,9 +171,10 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_framework_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        return UNKNOWN_PROBLEM.response(request_id_of(request))
-    response = Problem.of_status(error.status_code).response(request_id_of(request))
+    # Its own words may quote the request.
+    if not isinstance(error, HTTPException) or error.status_code not in _OF_FRAMEWORK:
+        raise error  # none of ours raises such, so it is a defect like any other
+    response = _OF_FRAMEWORK[error.status_code].response(request_id_of(request))
     response.headers.update(error.headers or {})
     return response
 

@@ -67,10 +67,10 @@ class CertificateNotYetValidError(BadCertificateError):
 
 
 class CertificateRevokedError(BadCertificateError):
-    """The client certificate was revoked while the request was under way."""
+    """The client certificate is on a revocation list; it may have come there while the request was under way."""
 
     code = "certificate_revoked"
-    remedy = "Get a new certificate: this one is no longer to be trusted."
+    remedy = "Get a new certificate, and find out why this one was revoked."
 
 
 class CertificateUnverifiedError(UnavailableError):

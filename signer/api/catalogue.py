@@ -6,10 +6,24 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from signer import errors
+from signer.api.handshake_errors import HandshakeError
 from signer.api.problems import status_of
-from signer.errors import ConfigurationError, SignerError
+from signer.errors import SignerError
 
 _ONLY_IN_QUEUE: Final = "signer.sqs"
+_ONLY_IN_BATCHES: Final = frozenset(
+    {
+        errors.UnknownSchemaError,
+        errors.BatchTooLargeError,
+        errors.BatchAbandonedError,
+        errors.InvalidPayloadPointerError,
+        errors.PayloadNotAllowedError,
+        errors.PayloadTooLargeError,
+        errors.PayloadMismatchError,
+        errors.PayloadAbsentError,
+    }
+)
 _HTML_HEAD: Final = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>Signer: error codes</title>'
     '<link rel="stylesheet" href="/docs/assets/errors.css"><h1>Error codes</h1>'
@@ -36,6 +50,11 @@ def entries() -> list[Entry]:
 def kinds() -> list[type[SignerError]]:
     """Give every error of ours that has a code of its own."""
     return [kind for kind in _from(SignerError) if "code" in vars(kind)]
+
+
+def status_in(kind: type[SignerError]) -> int | None:
+    """Give the status that the catalogue has for it: none for what no request can come upon."""
+    return None if _never_answers(kind) else status_of(kind)
 
 
 def markdown() -> str:
@@ -69,9 +88,13 @@ def _from(kind: type[SignerError]) -> Iterator[type[SignerError]]:
 
 
 def _entry(kind: type[SignerError]) -> Entry:
-    never_answers = kind.__module__.startswith(_ONLY_IN_QUEUE) or (
-        issubclass(kind, ConfigurationError) and kind.__module__ == ConfigurationError.__module__
-    )
     # The first paragraph is for everybody, the rest for who reads the code.
     meaning = " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split()).replace("|", "\\|")
-    return Entry(kind.code, None if never_answers else status_of(kind), kind.retryable, meaning, kind.remedy)
+    return Entry(kind.code, status_in(kind), kind.retryable, meaning, kind.remedy)
+
+
+def _never_answers(kind: type[SignerError]) -> bool:
+    # Refusals to start may come up later, too: to who asks the HSM is unavailable then (`hsm/keyring.py`).
+    refuses_to_start = issubclass(kind, errors.ConfigurationError) and kind.__module__ == errors.__name__
+    of_queue = kind in _ONLY_IN_BATCHES or kind.__module__.startswith(_ONLY_IN_QUEUE)
+    return refuses_to_start or of_queue or issubclass(kind, HandshakeError)

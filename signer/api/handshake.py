@@ -11,42 +11,53 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from signer.api import handshake_errors as errors
+from signer.api.auth_errors import (
+    CertificateExpiredError,
+    CertificateNotYetValidError,
+    CertificatePurposeError,
+    CertificateRevokedError,
+)
 from signer.api.protocol import HttpProtocol
 from signer.api.refusals import Refusal, RefusalLog
 from signer.api.tls import TlsMaterial
+from signer.errors import SignerError
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 # So many may be shaking hands beyond the connections that are let in, to be told over TLS that there are too many.
 _SPARE_HANDSHAKES: Final = 32
 # X509_V_ERR_*, openssl/x509_vfy.h
-_CODES_BY_VERIFY_CODE: Final[Mapping[int, str]] = MappingProxyType(
+_ERRORS_BY_VERIFY_CODE: Final[Mapping[int, type[SignerError]]] = MappingProxyType(
     {
-        3: "revocation_list_missing",
-        9: "certificate_not_yet_valid",
-        10: "certificate_expired",
-        12: "revocation_list_expired",
-        18: "certificate_authority_unknown",
-        19: "certificate_authority_unknown",
-        20: "certificate_authority_unknown",
-        21: "certificate_authority_unknown",
-        23: "certificate_revoked",
-        26: "certificate_wrong_purpose",
+        3: errors.RevocationListMissingError,
+        9: CertificateNotYetValidError,
+        10: CertificateExpiredError,
+        12: errors.RevocationListExpiredError,
+        18: errors.AuthorityUnknownError,
+        19: errors.AuthorityUnknownError,
+        20: errors.AuthorityUnknownError,
+        21: errors.AuthorityUnknownError,
+        23: CertificateRevokedError,
+        26: CertificatePurposeError,
     }
 )
 # SSL_R_*, openssl/sslerr.h
-_CODES_BY_REASON: Final[Mapping[str, str]] = MappingProxyType(
+_ERRORS_BY_REASON: Final[Mapping[str, type[SignerError]]] = MappingProxyType(
     {
-        "PEER_DID_NOT_RETURN_A_CERTIFICATE": "certificate_missing",
-        "UNSUPPORTED_PROTOCOL": "tls_version_not_accepted",
-        "NO_SHARED_CIPHER": "tls_cipher_not_accepted",
-        "HTTP_REQUEST": "tls_expected",
-        "WRONG_VERSION_NUMBER": "tls_expected",
+        "PEER_DID_NOT_RETURN_A_CERTIFICATE": errors.CertificateMissingError,
+        "UNSUPPORTED_PROTOCOL": errors.TlsVersionError,
+        "NO_SHARED_CIPHER": errors.TlsCipherError,
+        "HTTP_REQUEST": errors.TlsExpectedError,
+        "WRONG_VERSION_NUMBER": errors.TlsExpectedError,
     }
 )
-CODES: Final = frozenset(
-    {*_CODES_BY_VERIFY_CODE.values(), *_CODES_BY_REASON.values(), "certificate_rejected", "tls_handshake_failed"}
-    | {"tls_handshake_timeout"}
+_OTHERWISE: Final = (errors.CertificateRejectedError, errors.HandshakeError, errors.HandshakeTimeoutError)
+_ERRORS: Final[tuple[type[SignerError], ...]] = (
+    *_ERRORS_BY_VERIFY_CODE.values(),
+    *_ERRORS_BY_REASON.values(),
+    *_OTHERWISE,
 )
+CODES: Final = frozenset(kind.code for kind in _ERRORS)
 """Every code that a handshake can be refused with; no answer carries them, for there is no request."""
 
 
@@ -126,11 +137,12 @@ class TlsGate(asyncio.Protocol):
 def describe(error: OSError, peer: str) -> Refusal | None:
     """Say why a handshake failed; None where the client only went away, as health checks of balancers do."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        code = _CODES_BY_VERIFY_CODE.get(error.verify_code, "certificate_rejected")
-        return Refusal(code, peer, detail=f"TLS: {error.verify_message}")
+        kind = _ERRORS_BY_VERIFY_CODE.get(error.verify_code, errors.CertificateRejectedError)
+        return Refusal(kind.code, peer, detail=f"TLS: {error.verify_message}")
     if isinstance(error, ssl.SSLError):
         reason = error.reason or "no reason given"
-        return Refusal(_CODES_BY_REASON.get(reason, "tls_handshake_failed"), peer, detail=f"TLS: {reason}")
+        kind = _ERRORS_BY_REASON.get(reason, errors.HandshakeError)
+        return Refusal(kind.code, peer, detail=f"TLS: {reason}")
     if isinstance(error, ConnectionAbortedError):
-        return Refusal("tls_handshake_timeout", peer)
+        return Refusal(errors.HandshakeTimeoutError.code, peer)
     return None

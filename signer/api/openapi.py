@@ -10,20 +10,59 @@ from starlette.routing import BaseRoute
 
 from signer.api import examples, idempotency, schemas
 from signer.api.body import MEDIA_TYPE
+from signer.api.errors import (
+    HeadersTooLargeError,
+    HeadTimeoutError,
+    MalformedRequestError,
+    MethodNotAllowedError,
+    MisdirectedRequestError,
+    TooManyConnectionsError,
+)
 from signer.api.examples import Examples
+from signer.api.frame import REQUEST_ID_HEADER
 from signer.api.keys import JWK_MEDIA_TYPE, JWK_SET_MEDIA_TYPE, PEM_MEDIA_TYPE
-from signer.api.problems import PROBLEM_MEDIA_TYPE
+from signer.api.problems import PROBLEM_MEDIA_TYPE, status_of
+from signer.errors import SignerError
 
 Operation = dict[str, Any]
 
-# A request that is none, a Host that is not ours, a defect, too many connections.
-_ANYWHERE: Final = (400, 421, 500, 503)
-_WITH_BODY: Final = (408, 413, 415)
+_ANYWHERE: Final = tuple(
+    status_of(kind)
+    for kind in (
+        MalformedRequestError,
+        HeadTimeoutError,
+        HeadersTooLargeError,
+        TooManyConnectionsError,
+        MethodNotAllowedError,
+        MisdirectedRequestError,
+        SignerError,
+    )
+)
+_WITH_BODY: Final = (413, 415)
 _SIGNING: Final = (401, 403, 404, 409, 429, *_WITH_BODY, 502, 504)
+_REQUEST_ID: Final = {
+    REQUEST_ID_HEADER: {
+        "description": "Finds the request in the service's log; absent where there was no request yet.",
+        "schema": {"type": "string", "format": "uuid"},
+    }
+}
+_RETRY_AFTER: Final = {
+    "Retry-After": {
+        "description": "Seconds to wait, where the problem is `retryable`.",
+        "schema": {"type": "integer"},
+    }
+}
+_AUTHENTICATE: Final = {
+    "WWW-Authenticate": {
+        "description": "How one may authenticate, where the credentials are at fault.",
+        "schema": {"type": "string"},
+    }
+}
 _HEADERS: Final[Mapping[int, Any]] = {
-    401: {"WWW-Authenticate": {"description": "How one may authenticate.", "schema": {"type": "string"}}},
-    429: {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}},
-    503: {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}},
+    400: _AUTHENTICATE,
+    401: _AUTHENTICATE,
+    405: {"Allow": {"description": "The methods by which the path is served.", "schema": {"type": "string"}}},
+    **dict.fromkeys((408, 409, 429, 502, 503, 504), _RETRY_AFTER),
 }
 _REPLAYED: Final = {
     idempotency.REPLAYED_HEADER: {
@@ -35,6 +74,7 @@ _CACHED: Final = {
     "ETag": {"description": "Names this very answer.", "schema": {"type": "string"}},
     "Cache-Control": {"description": "How long it may be kept.", "schema": {"type": "string"}},
 }
+_VARIED: Final = {"Vary": {"description": "What the form of the answer depends on.", "schema": {"type": "string"}}}
 _IDEMPOTENCY_KEY: Final = {
     "name": idempotency.HEADER,
     "in": "header",
@@ -68,7 +108,7 @@ def _operation(
     name: str, summary: str, answer: Mapping[str, Any], example: Examples, statuses: Iterable[int], **more: Any
 ) -> Operation:
     """Describe an operation: `answer` is the content of its 200, `more` goes into the document as it is."""
-    headers = more.pop("headers", {})
+    headers, problem = _REQUEST_ID | more.pop("headers", {}), more.pop("problem", schemas.Problem)
     content = {media_type: {"schema": schema, **_answers(example, 200)} for media_type, schema in answer.items()}
     known = sorted({*statuses, *_ANYWHERE})
     return {
@@ -77,15 +117,16 @@ def _operation(
         "response_description": "Done",
         "responses": {
             200: {"description": "Done", "headers": headers, "content": content},
-            **{status: _problem(status, example) for status in known},
+            **{status: _problem(status, problem, example) for status in known},
         },
         "openapi_extra": more,
     }
 
 
-def _problem(status: int, example: Examples) -> dict[str, Any]:
-    content = {PROBLEM_MEDIA_TYPE: {"schema": schemas.reference(schemas.Problem), **_answers(example, status)}}
-    return {"description": HTTPStatus(status).phrase, "headers": _HEADERS.get(status, {}), "content": content}
+def _problem(status: int, shape: type[BaseModel], example: Examples) -> dict[str, Any]:
+    content = {PROBLEM_MEDIA_TYPE: {"schema": schemas.reference(shape), **_answers(example, status)}}
+    headers = _REQUEST_ID | _HEADERS.get(status, {})
+    return {"description": HTTPStatus(status).phrase, "headers": headers, "content": content}
 
 
 def _answers(example: Examples, status: int) -> dict[str, Any]:
@@ -127,6 +168,7 @@ def sign_batch(max_items: int) -> Operation:
         _SIGNING,
         tags=["Signing"],
         headers=_REPLAYED,
+        problem=schemas.BatchProblem,
         parameters=[_IDEMPOTENCY_KEY],
         requestBody=_body(schemas.sign_batch_request(max_items), examples.SIGN_BATCH),
     )
@@ -190,6 +232,7 @@ GET_PUBLIC_KEY: Final = _operation(
     {},
     (401, 403, 404, 504),
     tags=["Keys"],
+    headers=_VARIED,
     parameters=[_ALIAS],
 )
 GET_KEY_SET: Final = _operation(
@@ -203,12 +246,19 @@ GET_KEY_SET: Final = _operation(
     parameters=[_IF_NONE_MATCH],
     security=[],
 )
-GET_KEY_SET["responses"][304] = {"description": "The client's copy is the same", "headers": _CACHED}
+GET_KEY_SET["responses"][304] = {"description": "The client's copy is the same", "headers": _REQUEST_ID | _CACHED}
 LIVE: Final = _operation(
     "live", "Does the process answer?", _json(schemas.LiveAnswer), examples.LIVE, (), tags=["Operation"], security=[]
 )
 READY: Final = _operation(
-    "ready", "Can it sign?", _json(schemas.ReadyAnswer), examples.READY, (), tags=["Operation"], security=[]
+    "ready",
+    "Can it sign?",
+    _json(schemas.ReadyAnswer),
+    examples.READY,
+    (),
+    tags=["Operation"],
+    problem=schemas.NotReadyProblem,
+    security=[],
 )
 METRICS: Final = _operation(
     "metrics",

@@ -11,7 +11,16 @@ from starlette.responses import Response
 
 from signer import strict_json
 from signer.api.auth_errors import BadTokenError, CredentialsRequestError
-from signer.api.errors import BodyTimeoutError, ClientGoneError, MisdirectedRequestError, UnsupportedMediaTypeError
+from signer.api.errors import (
+    BodyTimeoutError,
+    ClientGoneError,
+    HeadersTooLargeError,
+    HeadTimeoutError,
+    MethodNotAllowedError,
+    MisdirectedRequestError,
+    NotFoundError,
+    UnsupportedMediaTypeError,
+)
 from signer.errors import (
     BatchAbandonedError,
     BodyTooLargeError,
@@ -42,9 +51,13 @@ STATUS_BY_ERROR: Final[Mapping[type[SignerError], int]] = MappingProxyType(
     {
         InvalidInputError: HTTPStatus.BAD_REQUEST,
         UnknownKeyError: HTTPStatus.NOT_FOUND,
+        NotFoundError: HTTPStatus.NOT_FOUND,
+        MethodNotAllowedError: HTTPStatus.METHOD_NOT_ALLOWED,
         BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         UnsupportedMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         MisdirectedRequestError: HTTPStatus.MISDIRECTED_REQUEST,
+        HeadersTooLargeError: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        HeadTimeoutError: HTTPStatus.REQUEST_TIMEOUT,
         BodyTimeoutError: HTTPStatus.REQUEST_TIMEOUT,
         ClientGoneError: CLIENT_GONE_STATUS,
         UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
@@ -105,12 +118,6 @@ class Problem:
         challenge = challenge_of(kind)
         return cls(status_of(kind), error.code, error.message, error.retryable, challenge, error.retry_after_s)
 
-    @classmethod
-    def of_status(cls, status: int) -> Self:
-        """Describe what the framework refused (404, 405, ...): its own words may quote the request."""
-        phrase = HTTPStatus(status).phrase
-        return cls(status, phrase.lower().replace(" ", "_").replace("-", "_"), phrase)
-
     @property
     def type(self) -> str:
         """Lead to its entry in the error catalogue (RFC 9457, section 3.1.1)."""
@@ -142,6 +149,4 @@ class Problem:
         return Response(self.body(request_id, **members), int(self.status), self.headers(), PROBLEM_MEDIA_TYPE)
 
 
-UNKNOWN_PROBLEM: Final = Problem(
-    HTTPStatus.INTERNAL_SERVER_ERROR, SignerError.code, "a defect of the service; the request id finds it in the log"
-)
+UNKNOWN_PROBLEM: Final = Problem.of(SignerError("a defect of the service; the request id finds it in the log"))

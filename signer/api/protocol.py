@@ -4,13 +4,18 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from functools import partial
-from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from signer.api.errors import (
+    HeadersTooLargeError,
+    HeadTimeoutError,
+    MalformedRequestError,
+    TooManyConnectionsError,
+)
 from signer.api.problems import PROBLEM_MEDIA_TYPE, Problem
 
 _IS_GONE: Final = "client_is_gone"
@@ -20,16 +25,10 @@ MAX_HEAD_BYTES: Final = 65_536
 HEAD_TIMEOUT_S: Final = 10.0
 """From the connection, or the first octet after an answer, up to a complete head; uvicorn ends idle ones sooner."""
 _LINGER_S: Final = 1.0
-_MALFORMED: Final = Problem(HTTPStatus.BAD_REQUEST, "malformed_request", "this is not an HTTP/1.1 request")
-_HEAD_TOO_LARGE: Final = Problem(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", f"the headers exceed {MAX_HEAD_BYTES} bytes"
-)
-_HEAD_TIMEOUT: Final = Problem(
-    HTTPStatus.REQUEST_TIMEOUT, "head_timeout", "the headers did not arrive in time", retryable=True
-)
-_TOO_MANY: Final = Problem(
-    HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", "too many connections are open", retryable=True
-)
+_MALFORMED: Final = Problem.of(MalformedRequestError("this is not an HTTP/1.1 request"))
+_HEAD_TOO_LARGE: Final = Problem.of(HeadersTooLargeError(f"the headers exceed {MAX_HEAD_BYTES} bytes"))
+_HEAD_TIMEOUT: Final = Problem.of(HeadTimeoutError("the headers did not arrive in time"))
+_TOO_MANY: Final = Problem.of(TooManyConnectionsError("too many connections are open"))
 
 
 def client_is_gone(scope: Scope) -> Callable[[], bool]:

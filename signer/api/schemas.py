@@ -303,7 +303,7 @@ class ReadyAnswer(_Answer):
     warnings: list[str]
 
 
-class Problem(BaseModel):
+class Problem(_Answer):
     """RFC 9457 problem document; `code` is stable, `retryable` says whether the same request may succeed later."""
 
     type: str
@@ -318,9 +318,23 @@ class Problem(BaseModel):
     """Of the audit record that tells of the refusal, where there is one for this request alone."""
 
 
+class BatchProblem(Problem):
+    """What keeps all items of a batch from being signed."""
+
+    results: list[BatchResult] = Field(default_factory=list)
+    """Absent where the items were not looked at."""
+
+
+class NotReadyProblem(Problem):
+    """Why the service cannot sign now."""
+
+    problems: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
+
+
 _MODELS: Final = (
     SignAnswer, BatchAnswer, VerifyAnswer, SearchAnswer, KeyAnswer, KeysAnswer, Jwk, JwkSet, LiveAnswer, ReadyAnswer,
-    Problem,
+    Problem, BatchProblem, NotReadyProblem,
 )  # fmt: skip
 SEARCH_DIGEST: Final[Schema] = {"type": "string", "contentEncoding": "base64", "pattern": _DIGEST_PATTERN}
 _PLACE: Final = "#/components/schemas/{model}"

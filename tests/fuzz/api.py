@@ -11,15 +11,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from loadtest.stopping import clean_up_at_sigterm
 from tests.fuzz import tally
-from tests.fuzz.callers import NAMES, Round, rounds
+from tests.fuzz.callers import HSM_HOME, NAMES, Round, rounds
+from tests.fuzz.echo import PIN_FILE
 from tests.fuzz.leaks import leaks
+from tests.fuzz.pages import with_pages
 from tests.fuzz.tally import Tally
 
 LEAST: Final = 10_000
@@ -34,23 +36,41 @@ def run(each: Round, directory: Path, examples: int) -> Tally:
     noted = directory / "tally"
     noted.touch()
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(_CONFIGURATION)]
-    command += ["run", f"{each.url}/openapi.json", "--checks", "all", "--max-examples", str(examples), *each.arguments]
+    description = with_pages(_described(each))
+    (directory / "openapi.json").write_text(json.dumps(description), encoding="utf-8")
+    command += [
+        "run",
+        str(directory / "openapi.json"),
+        "--url",
+        each.url,
+        "--checks",
+        "all",
+        "--max-examples",
+        str(examples),
+        *each.arguments,
+    ]
     command += ["--generation-database", "none", "--report-json-path", str(directory / "report.json")]
-    environment = {**os.environ, tally.VARIABLE: str(noted)}
+    pin_file = each.directory.parent / HSM_HOME / "pin"
+    environment = {**os.environ, tally.VARIABLE: str(noted), PIN_FILE: str(pin_file)}
     served, began_s = _served(each), time.monotonic()
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False, env=environment)
     seconds = time.monotonic() - began_s
     found = json.loads((directory / "report.json").read_text(encoding="utf-8")) if not done.returncode else {}
     if not found.get("complete") or found["operations"]["tested"] < found["operations"]["total"]:
         sys.exit(f"{each.name}:\n{done.stdout}{done.stderr}")
-    operations, secured = _described(each)
-    return Tally(each.name, tally.read(noted), operations, secured, _served(each) - served, seconds)
+    (answers, items), (operations, secured) = tally.read(noted), _operations(description)
+    return Tally(each.name, answers, operations, secured, _served(each) - served, seconds, items)
 
 
-def _described(each: Round) -> tuple[list[str], list[str]]:
-    """Name the operations of the service's description, and those that want credentials."""
+def _described(each: Round) -> dict[str, Any]:
+    """Give the service's own description."""
     with urllib.request.urlopen(f"{each.url}/openapi.json", context=each.context, timeout=20) as answer:  # noqa: S310
-        document = json.load(answer)
+        document: dict[str, Any] = json.load(answer)
+        return document
+
+
+def _operations(document: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Name the operations of a description, and those that want credentials."""
     operations = {
         f"{method.upper()} {path}": operation
         for path, methods in document["paths"].items()
@@ -63,7 +83,7 @@ def _described(each: Round) -> tuple[list[str], list[str]]:
 
 def _served(each: Round) -> int:
     """Give how many requests the service has answered, by its own count."""
-    with urllib.request.urlopen(each.metrics_url, timeout=20) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"{each.health_url}/metrics", timeout=20) as answer:  # noqa: S310
         lines = answer.read().decode().splitlines()
     return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith("signer_http_requests_total{"))
 

@@ -31,7 +31,10 @@ class Round:
 
     name: str
     url: str
-    metrics_url: str
+    health_url: str
+    """Where it tells how it is."""
+    directory: Path
+    """Where it works."""
     context: ssl.SSLContext | None = None
     """What its description is fetched with."""
     arguments: tuple[str, ...] = ()
@@ -53,7 +56,8 @@ def rounds(directory: Path) -> Iterator[list[Round]]:
         entrance = site(directory / SERVICES[1], emulator, token, token.module, People(), **environment)
         running = closing_all.enter_context(entrance)
         _let_in(running)
-        yield [Round("loopback", stack.http_url, f"{stack.http_url}/metrics"), *_with_credentials(running)]
+        loopback = Round("loopback", stack.http_url, stack.http_url, stack.directory)
+        yield [loopback, *_with_credentials(running)]
 
 
 def _let_in(running: Site) -> None:
@@ -86,7 +90,8 @@ def _with_credentials(running: Site) -> Iterator[Round]:
         yield Round(
             name,
             f"https://localhost:{running.port}",
-            f"{running.stack.http_url}/metrics",
+            running.stack.http_url,
+            directory,
             running.context(None),
             (*trust, *arguments),
         )

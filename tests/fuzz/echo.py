@@ -1,6 +1,7 @@
-"""One check more for schemathesis: no problem document quotes the request that it refuses; and what it cannot know."""
+"""Checks more for schemathesis: no refusal quotes its request, and no answer holds the PIN; and what it cannot know."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,9 +11,14 @@ import schemathesis
 from schemathesis import Case, CheckContext, GenerationMode, HookContext, Response
 
 import signer
+from tests.canaries import found_in, pin_in
 
+PIN_FILE: Final = "FUZZ_PIN_FILE"
+"""Names the file whose PIN no answer may hold: in the environment it would be for everybody to read."""
 SHORTEST: Final = 6
 """Characters: whatever is shorter may stand in an answer by chance."""
+_REFUSED: Final = 400
+"""The least status of a refusal."""
 _OURS: Final = frozenset({"request_id", "audit_id"})
 _NAMES: Final = frozenset({"reference", "transaction_id"})
 """Well-formed names of the caller's own come back with its results."""
@@ -37,11 +43,23 @@ def filter_body(_context: HookContext, body: Any) -> bool:
 def before_call(_context: HookContext, case: Case[Any], **_options: Any) -> None:
     """Let every other body that is wrong be wrong in words that are known again: no schema takes a canary with spaces.
 
-    What schemathesis thinks of itself is often too short to tell.
+    What schemathesis thinks of itself is often too short to tell. In every other batch that is right one item gets
+    those words: it alone is refused, inside an answer that is none.
     """
-    is_wrong = case.meta is not None and case.meta.generation.mode is GenerationMode.NEGATIVE
-    if is_wrong and isinstance(case.body, dict | list) and crc32(repr(case.body).encode("utf-8", "replace")) % 2:
-        case.body = _sung(case.body)
+    if case.meta is None or not isinstance(case.body, dict | list):
+        return
+    if not crc32(repr(case.body).encode("utf-8", "replace")) % 2:
+        return
+    is_wrong = case.meta.generation.mode is GenerationMode.NEGATIVE
+    case.body = _sung(case.body) if is_wrong else _with_a_wrong_item(case.body)
+
+
+def _with_a_wrong_item(body: Any) -> Any:
+    match body:
+        case {"transactions": [*others, dict(last)]}:
+            return {**body, "transactions": [*others, {**_sung(last), "transaction_id": CANARY}]}
+        case _:
+            return body
 
 
 def _sung(value: Any) -> Any:
@@ -55,15 +73,48 @@ def _sung(value: Any) -> Any:
 
 @schemathesis.check
 def no_echo(_ctx: CheckContext, response: Response, case: Case[Any]) -> None:
-    """Look for every text of the request in what is said about its refusal, but for words of our own."""
-    if response.status_code < 400:
-        return
-    told = "\n".join(_texts(_without(json.loads(response.content or b"null"), _OURS | _NAMES)))
-    told += "\n".join(value for values in response.headers.values() for value in values if not value.isdigit())
+    """Look for every text of the request in what is said about its refusal, or that of one item of a batch.
+
+    But for words of our own.
+    """
+    is_refused = response.status_code >= _REFUSED
+    refusals = _document_in(response) if is_refused else refused_items(response)
+    told = "\n".join(_texts(_without(refusals, _OURS | _NAMES)))
+    if is_refused:
+        told += "\n".join(value for values in response.headers.values() for value in values if not value.isdigit())
     words = json.dumps(case.operation.schema.raw_schema) + _WORDS
     asked = [case.path_parameters, case.query, dict(case.headers or {}), case.cookies, case.body]
     echoed = [text for text in _texts(asked) if len(text) >= SHORTEST and text in told and text not in words]
     assert not echoed, f"the answer quotes {echoed}"
+
+
+@schemathesis.check
+def no_secret(_ctx: CheckContext, response: Response, _case: Case[Any]) -> None:
+    """Look for the PIN in every answer, whatever it answers to."""
+    headers = "\n".join(value for values in response.headers.values() for value in values)
+    said = {"answer": response.content or b"", "headers": headers.encode("utf-8", "replace")}
+    assert not found_in(said, {pin_in(Path(os.environ[PIN_FILE]))}), (
+        f"a secret stands in an answer: {response.status_code}"
+    )
+
+
+def refused_items(response: Response) -> list[Any]:
+    """Give what an answer that is no refusal says about single items that it refuses."""
+    return [] if response.status_code >= _REFUSED else list(_errors_in(_document_in(response)))
+
+
+def _document_in(response: Response) -> Any:
+    (media_type,) = response.headers.get("content-type", [""])
+    return json.loads(response.content) if "json" in media_type and response.content else None
+
+
+def _errors_in(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from [member] if name == "error" else _errors_in(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _errors_in(member)
 
 
 def _texts(value: Any) -> Iterator[str]:

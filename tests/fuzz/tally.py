@@ -11,6 +11,7 @@ import schemathesis
 from schemathesis import Case, CheckContext, Response
 
 from signer.api.frame import REQUEST_ID_HEADER
+from tests.fuzz.echo import refused_items
 
 VARIABLE: Final = "FUZZ_TALLY"
 """Names the file that `answered` writes to: one line for each answer that was checked."""
@@ -20,13 +21,15 @@ NOBODY: Final = "nobody"
 
 @schemathesis.check
 def answered(_ctx: CheckContext, response: Response, case: Case[Any]) -> None:
-    """Note which operation was asked, and how the service answered; its own request id tells answers apart.
+    """Note which operation was asked, how the service answered, and how many items it refused in there.
 
+    Its own request id tells answers apart.
     What carries none never came as far as the application, and is not counted.
     """
     (request_id,) = response.headers.get(REQUEST_ID_HEADER.lower(), [""])
     if request_id:
-        line = f"{request_id}\t{response.status_code}\t{case.operation.label}\n"
+        items = len(refused_items(response))
+        line = f"{request_id}\t{response.status_code}\t{case.operation.label}\t{items}\n"
         with Path(os.environ[VARIABLE]).open("a", encoding="utf-8") as file:
             file.write(line)
 
@@ -44,6 +47,8 @@ class Tally:
     served: int
     """Requests by the service's own count."""
     seconds: float
+    refused_items: int
+    """Items of batches that were answered all the same."""
 
     def of(self, operation: str) -> int:
         """How many cases of one operation."""
@@ -59,11 +64,12 @@ class Tally:
         return sum(n for (name, status), n in self.answers.items() if name == operation and status < 300)
 
 
-def read(file: Path) -> Counter[tuple[str, int]]:
-    """Give the answers that `answered` noted, each request once."""
+def read(file: Path) -> tuple[Counter[tuple[str, int]], int]:
+    """Give the answers that `answered` noted, each request once, and how many items were refused in them."""
     noted = {line.split("\t", 1)[0]: line for line in file.read_text(encoding="utf-8").splitlines()}
-    fields = (line.split("\t") for line in noted.values())
-    return Counter((label, int(status)) for _, status, label in fields)
+    fields = [line.split("\t") for line in noted.values()]
+    answers = Counter((label, int(status)) for _, status, label, _ in fields)
+    return answers, sum(int(items) for *_, items in fields)
 
 
 def shortcomings(tallies: Sequence[Tally], wanted: Collection[str], least: int) -> Iterator[str]:
@@ -79,6 +85,8 @@ def shortcomings(tallies: Sequence[Tally], wanted: Collection[str], least: int) 
 def _shortcomings(tally: Tally) -> Iterator[str]:
     if tally.served < tally.total:
         yield f"{tally.total:,} answers, and the service knows of {tally.served:,} requests"
+    if tally.name != NOBODY and not tally.refused_items:
+        yield "no item of a batch was refused among others"
     for operation in tally.operations:
         is_open = operation not in tally.secured or tally.name != NOBODY
         if not tally.of(operation):

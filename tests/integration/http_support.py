@@ -6,22 +6,27 @@ import http.client
 import io
 import json
 import logging
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any, Self
 
 import httpx
+import jsonschema_rs
 import structlog
 from fastapi import FastAPI
 
 from signer import logs
+from signer.api import catalogue
 from signer.api.app import create_app
 from signer.api.credentials import open_credentials
 from signer.api.parts import Parts
+from signer.api.problems import CATALOGUE_PATH, PROBLEM_MEDIA_TYPE
 from signer.api.server import ApiServer
 from signer.authority import Authority
 from signer.deadlines import Deadline
@@ -41,6 +46,9 @@ CALLERS = {ALIAS: frozenset({CALLER}), FORBIDDEN_ALIAS: frozenset[str]()}
 PATIENCE_S = 20.0
 MESSAGE = {"amount": "1250.00", "currency": "EUR"}
 CANONICAL_MESSAGE = b'{"amount":"1250.00","currency":"EUR"}'
+
+USUAL_HEADERS = {"date", "connection", "content-length", "content-type", "cache-control", "x-content-type-options"}
+"""Of any answer over HTTP: no description needs to name them."""
 
 
 class ObservedKeyRing(SimulatedKeyRing):
@@ -119,7 +127,9 @@ class RawConnection:
         """Read one answer: status, headers (names in lower case) and parsed JSON."""
         status = int(self._reader.readline().split()[1])
         headers = {name.lower(): value for name, value in http.client.parse_headers(self._reader).items()}
-        return status, headers, json.loads(self._reader.read(int(headers["content-length"])))
+        document = json.loads(self._reader.read(int(headers["content-length"])))
+        _look_up(document)
+        return status, headers, document
 
     def go_ahead(self) -> bool:
         """Read the leave to send a body (`Expect: 100-continue`)."""
@@ -131,6 +141,38 @@ class RawConnection:
             return self._reader.read(1) == b""
         except ConnectionResetError:
             return True
+
+
+@cache
+def _catalogue() -> Mapping[str, catalogue.Entry]:
+    return {entry.code: entry for entry in catalogue.entries()}
+
+
+def _look_up_answer(response: httpx.Response) -> None:
+    if response.headers.get("content-type") == PROBLEM_MEDIA_TYPE and response.request.method != "HEAD":
+        _look_up(json.loads(response.read()))
+
+
+def _compare(app: FastAPI, response: httpx.Response) -> None:
+    """Hold each answer against the description of its route: its status, its headers, and the shape of a document."""
+    method, asked, document = response.request.method.lower(), response.request.url.path, app.openapi()
+    for path, methods in document["paths"].items():
+        if method in methods and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), asked):
+            told = methods[method]["responses"][str(response.status_code)]
+            named = {name.lower() for name in told.get("headers", {})}
+            assert response.headers.keys() <= named | USUAL_HEADERS, (method, path, response.status_code)
+            media_type = response.headers.get("content-type", "")
+            if media_type.endswith("json"):
+                schema = {**told["content"][media_type]["schema"], "components": document["components"]}
+                jsonschema_rs.validate(schema, json.loads(response.read()))
+
+
+def _look_up(document: Any) -> None:
+    """Hold each problem that any test is answered with against the catalogue that its `type` leads to."""
+    if isinstance(document, dict) and {"type", "code", "status"} <= document.keys():
+        entry = _catalogue()[document["code"]]
+        assert document["type"] == f"{CATALOGUE_PATH}#{entry.code}"
+        assert (document["status"], document["retryable"]) == (entry.status, entry.retryable), entry
 
 
 def signing_request(**changes: Any) -> dict[str, Any]:
@@ -208,7 +250,10 @@ def running(
         server = ApiServer(app, http_settings, logger, drain_timeout_s, credentials)
         port = server.start()
         closing.callback(server.close)
-        client = closing.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S))
+        hooks: dict[str, list[Callable[..., Any]]] = {"response": [_look_up_answer, partial(_compare, app)]}
+        client = closing.enter_context(
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, event_hooks=hooks)
+        )
         yield Entrance(
             app, server, port, key_ring, simulation.ledger, simulation.authority, audit, metrics, readiness, log, client
         )

@@ -8,8 +8,16 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from signer.api import catalogue
+from signer.api.errors import (
+    HeadersTooLargeError,
+    HeadTimeoutError,
+    MalformedRequestError,
+    MethodNotAllowedError,
+    TooManyConnectionsError,
+)
 from signer.api.examples import SIGN
-from signer.api.problems import CLIENT_GONE_STATUS, STATUS_BY_ERROR
+from signer.api.problems import CLIENT_GONE_STATUS, STATUS_BY_ERROR, status_of
 from signer.policy import AUDITOR
 from tests.integration.http_support import Entrance, allow, running
 from tests.issuer import AUDIENCE, ISSUER, Issuer
@@ -18,6 +26,13 @@ PATHS = {
     "/v1/sign", "/v1/sign-batch", "/v1/verify", "/v1/signatures", "/v1/keys", "/v1/keys/{alias}",
     "/v1/keys/{alias}/public-key", "/.well-known/jwks.json", "/livez", "/readyz", "/metrics",
 }  # fmt: skip
+TRANSPORT = (
+    MalformedRequestError,
+    HeadersTooLargeError,
+    HeadTimeoutError,
+    TooManyConnectionsError,
+    MethodNotAllowedError,
+)
 OPEN_TO_ALL = {"/.well-known/jwks.json", "/livez", "/readyz", "/metrics"}
 
 
@@ -51,6 +66,23 @@ def test_every_route_and_every_status_is_told(document: Any) -> None:
     told = set(document["paths"]["/v1/sign"]["post"]["responses"])
     assert {str(int(status)) for status in STATUS_BY_ERROR.values() if status != CLIENT_GONE_STATUS} <= told
     assert "cdn" not in json.dumps(document)
+
+
+def test_what_comes_before_the_routes_is_told_everywhere(document: Any) -> None:
+    """Whichever route was meant: no request, one too slow or too large, too many connections, another method."""
+    of_transport = {str(int(status_of(kind))) for kind in TRANSPORT}
+    assert of_transport == {"400", "405", "408", "431", "503"}
+    lacking = [path for _, path, operation in operations(document) if of_transport - operation["responses"].keys()]
+    assert lacking == []
+
+
+def test_what_may_be_asked_again_says_when(document: Any) -> None:
+    """Each status that a retryable code has names `Retry-After`; each 401 says how, each 405 what else."""
+    retryable = {str(entry.status) for entry in catalogue.entries() if entry.retryable and entry.status}
+    wanted = dict.fromkeys(retryable, "Retry-After") | {"401": "WWW-Authenticate", "405": "Allow"}
+    for _, path, operation in operations(document):
+        for status, response in operation["responses"].items():
+            assert wanted.get(status) in {None, *response.get("headers", {})}, (path, status)
 
 
 def test_ways_to_prove_who_one_is_are_told(tmp_path: Path) -> None:

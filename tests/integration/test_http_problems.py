@@ -9,14 +9,14 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 import signer
+from signer.api.handshake_errors import HandshakeError
 from signer.api.problems import PROBLEM_MEDIA_TYPE, STATUS_BY_ERROR, Problem, status_of
 from signer.errors import (
     AuditUnavailableError,
-    BatchAbandonedError,
     ClaimLostError,
-    ConfigurationError,
     DeadlineExceededError,
     HsmUnavailableError,
     LedgerUnavailableError,
@@ -29,7 +29,7 @@ PROBLEM_MEMBERS = {"type", "title", "status", "detail", "code", "retryable", "re
 
 
 def error_classes() -> Iterator[type[SignerError]]:
-    """Every class of the error tree, but for what the other entrance says to itself."""
+    """Every class of the error tree, but for what the other entrance says to itself, and how handshakes fail."""
     for module in pkgutil.walk_packages(signer.__path__, "signer."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -37,7 +37,8 @@ def error_classes() -> Iterator[type[SignerError]]:
     while classes:
         inner = classes.pop().__subclasses__()
         classes += inner
-        yield from (cls for cls in inner if cls.__module__.startswith("signer.") and ".sqs." not in cls.__module__)
+        ours = (cls for cls in inner if cls.__module__.startswith("signer.") and ".sqs." not in cls.__module__)
+        yield from (cls for cls in ours if not issubclass(cls, HandshakeError))
 
 
 def test_every_error_has_a_status() -> None:
@@ -144,16 +145,14 @@ def test_json_with_a_charset_is_taken() -> None:
         (lambda it: it.ledger.fail_next_complete(LedgerUnavailableError("gone")), 503, "ledger_unavailable"),
         (lambda it: it.audit.fail_next(AuditUnavailableError("gone")), 503, "audit_unavailable"),
         (lambda it: setattr(it.key_ring, "spoils", True), 502, "signature_invalid"),
-        (lambda it: it.key_ring.fail_next(BatchAbandonedError("sibling")), 409, "batch_abandoned"),
         (lambda it: it.key_ring.fail_next(ClaimLostError("lost")), 409, "claim_lost"),
-        (lambda it: it.key_ring.fail_next(ConfigurationError("wrong")), 500, "configuration"),
     ],
 )
 def test_what_the_service_stands_on_fails(fail: Callable[[Entrance], None], status: int, code: str) -> None:
-    """No signature is in the answer, and where it says so the same request is signed a moment later."""
+    """No signature is in the answer, and the same request is signed a moment later."""
     with running() as entrance:
         fail(entrance)
-        problem = assert_problem(entrance.sign(), status, code, retryable=status != 500)
+        problem = assert_problem(entrance.sign(), status, code, retryable=True)
         entrance.key_ring.spoils = False
         assert entrance.sign().status_code == 200
         (line,) = entrance.log_lines("request.refused")
@@ -204,6 +203,21 @@ def test_a_route_that_validates_does_not_quote_the_input() -> None:
         response = entrance.client.get("/count", params={"number": "canary"})
         assert_problem(response, 400, "invalid_input", retryable=False)
     assert "canary" not in response.text
+
+
+def test_a_refusal_of_the_framework_that_nobody_knows_is_a_defect() -> None:
+    """It has no entry in the catalogue, so no code is made up for it; the log tells where it came from."""
+
+    async def refuse() -> None:
+        raise HTTPException(418, CANARY)
+
+    with running() as entrance:
+        entrance.app.router.routes.append(APIRoute("/teapot", refuse))
+        response = entrance.client.get("/teapot")
+        assert_problem(response, 500, "internal_error", retryable=False)
+        (line,) = entrance.log_lines("request.failed")
+    assert line["error"] == "HTTPException"
+    assert CANARY not in response.text + str(line)
 
 
 CANARY = "c4n4ry"

@@ -126,6 +126,9 @@ class Site:
             answer = _exchange(connection, f"{method} {target}", headers, json.dumps(asked).encode(), lacking)
         except (ssl.SSLError, ConnectionError):
             return Answer(source=source, holder=holder)
+        except http.client.IncompleteRead as cut_off:  # the process ended in the middle of its answer
+            self.heard.append(cut_off.partial)
+            return Answer(source=source, holder=holder)
         else:
             self.heard.append(answer.headers.as_bytes() + answer.body)
             return replace(answer, source=source, holder=holder)

@@ -3,16 +3,14 @@
 import base64
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import httpx
 import pytest
 
 from signer.demo.stack import Emulator, Token
+from tests.canaries import everything_said, found_in, may_dump_core, pin_in, processes_of, spellings, written
 from tests.issuer import bound_to
 from tests.service.endpoints import BATCH, DRY_RUN, ENDPOINTS, KEYS, SEARCH, VERIFY
 from tests.service.entrance import PAYLOAD, People, Site, leaf, site
@@ -35,47 +33,9 @@ def service(tmp_path: Path, emulator: Emulator, service_token: Token, softhsm_mo
         yield running
 
 
-def written(service: Site) -> dict[str, bytes]:
-    """Every file that the process has written, and those that it was given but for its keys and certificates."""
-    kept = [path for path in service.directory.rglob("*") if path.is_file() and path.suffix not in {".pem", ".key"}]
-    return {str(path.relative_to(service.directory)): path.read_bytes() for path in kept}
-
-
-def everything_said(service: Site) -> dict[str, bytes]:
+def said_by(service: Site) -> dict[str, bytes]:
     """All that the process has let out, by where."""
-    return {
-        **written(service),
-        "metrics": httpx.get(f"{service.stack.http_url}/metrics").content,
-        "readiness": httpx.get(f"{service.stack.http_url}/readyz").content,
-        "answers": b"\n".join(service.heard),
-        "arguments": b"\n".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(os.getpid())),
-        "environment": Path(f"/proc/{service.process.pid}/environ").read_bytes(),
-    }
-
-
-def descendants(pid: int) -> list[int]:
-    """Every process that one has started, and those that these have."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for each in lists for child in each.read_text(encoding="ascii").split()]
-    return [*children, *(one for child in children for one in descendants(child))]
-
-
-def spellings(secret: str) -> set[bytes]:
-    """How a secret might look where it got out; base64 is looked for in each of its three alignments."""
-    raw = secret.encode()
-    aligned = (base64.b64encode(b"x" * shift + raw)[4 if shift else 0 : -4] for shift in range(3))
-    return {raw, quote(secret, safe="").encode(), raw.hex().encode(), *aligned}
-
-
-def found_in(said: dict[str, bytes], secrets: set[str]) -> set[tuple[str, str]]:
-    """Which secret came out where."""
-    return {
-        (secret[:12], where)
-        for secret in secrets
-        for spelling in spellings(secret)
-        for where, content in said.items()
-        if spelling in content
-    }
+    return everything_said(service.directory, service.stack.http_url, service.heard)
 
 
 def secrets_of(service: Site, pin: str) -> set[str]:
@@ -150,10 +110,10 @@ def test_each_place_is_searched(service: Site) -> None:
         "arguments": str(service.stack.config),
         "environment": str(service.directory / "policy.toml"),
     }
-    found = found_in(everything_said(service), {TRANSACTION_ID, *standing.values()})
-    assert {(value[:12], where) for where, value in standing.items()} <= found
-    assert any(value == TRANSACTION_ID[:12] and where.startswith("audit/") for value, where in found)
-    assert any(value == TRANSACTION_ID[:12] and where.startswith("ledger.sqlite3") for value, where in found)
+    found = found_in(said_by(service), {TRANSACTION_ID, *standing.values()})
+    assert {(value, where) for where, value in standing.items()} <= found
+    assert any(value == TRANSACTION_ID and where.startswith("audit/") for value, where in found)
+    assert any(value == TRANSACTION_ID and where.startswith("ledger.sqlite3") for value, where in found)
 
 
 def test_what_is_said_at_a_violent_end_holds_none(
@@ -161,7 +121,7 @@ def test_what_is_said_at_a_violent_end_holds_none(
 ) -> None:
     """The HSM hangs, with all of it in memory; the process ends itself, and writes down where each thread stood."""
     impatient = {"SIGNER_HSM__CALL_TIMEOUT_S": "1", "SIGNER_READINESS_INTERVAL_S": "1", "SIGNER_LOG_LEVEL": "DEBUG"}
-    pin = service_token.pin_file.read_text(encoding="utf-8").strip().rpartition(":")[2]
+    pin = pin_in(service_token.pin_file)
     with site(tmp_path / "site", emulator, service_token, softhsm_module, People(), **impatient) as service:
         honest = service.people.honest
         token = service.issuer.token(cnf=bound_to(honest))
@@ -170,19 +130,18 @@ def test_what_is_said_at_a_violent_end_holds_none(
                 service.bearer(token, honest, transaction_id=f"H-{number}")
             send_batch(service, "settlement")
             assert service.process.wait(60) == 86
-        said = {**written(service), "answers": b"\n".join(service.heard)}
+        said = {**written(service.directory), "answers": b"\n".join(service.heard)}
     assert b"Current thread 0x" in said["serve.log"]
     assert found_in(said, {pin, PAYLOAD, BATCH_PAYLOAD, *token.split(".")[1:]}) == set()
 
 
 def test_no_secret_comes_out(service: Site, service_token: Token) -> None:
     """Nor could it in a core file: there is none."""
-    # The user's name before it is no secret, and the rest is one without it, too.
-    pin = service_token.pin_file.read_text(encoding="utf-8").strip().rpartition(":")[2]
+    pin = pin_in(service_token.pin_file)
     assert len(pin) > 20
     ask_for_everything(service)
     until(lambda: bool(logged(service.stack, "authentication.refused")), "the log")
-    said = everything_said(service)
+    said = said_by(service)
     assert {"serve.log", "metrics", "answers"} <= said.keys()
     assert any(name.startswith("audit/") and content for name, content in said.items())
     assert b"token_signature_invalid" in said["serve.log"]  # what is there is found
@@ -192,7 +151,6 @@ def test_no_secret_comes_out(service: Site, service_token: Token) -> None:
     # Whatever it was that came out, and wherever: it is found.
     for secret in secrets:
         for spelling in spellings(secret):
-            assert found_in({"a log": b"before " + spelling + b" after"}, {secret}) == {(secret[:12], "a log")}
-    limits = Path(f"/proc/{service.process.pid}/limits").read_text(encoding="ascii")
-    (line,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
-    assert line.split()[4:6] == ["0", "0"]
+            assert found_in({"a log": b"before " + spelling + b" after"}, {secret}) == {(secret, "a log")}
+    assert processes_of(service.directory) == [service.process.pid]
+    assert not may_dump_core(service.process.pid)

@@ -10,11 +10,13 @@ import httpx
 import pytest
 from cryptography import x509
 
+from signer.api import catalogue
 from signer.demo.stack import Emulator, Token
+from tests.canaries import leaks, pin_in
 from tests.issuer import bound_to
 from tests.pki import Holder
 from tests.service.endpoints import ALL, BATCH, DRY_RUN, ENDPOINTS, KEY, KEYS, PUBLIC_KEY, SEARCH, VERIFY
-from tests.service.entrance import BALANCER, Answer, People, Site, leaf, site
+from tests.service.entrance import BALANCER, PAYLOAD, Answer, People, Site, leaf, site
 from tests.service.running import until
 from tests.service.ways_in import WAYS, Way
 
@@ -91,6 +93,15 @@ def test_every_endpoint_has_its_ways(sites: Sites) -> None:
     assert described == tried
 
 
+def test_every_code_of_a_way_has_its_entry() -> None:
+    """In the catalogue, with that status, or with none where there was no answer."""
+    entries = {entry.code: entry.status for entry in catalogue.entries()}
+    assert {way.name: way.status for way in ALL_WAYS} == {
+        way.name: None if way.status is None else entries[way.code] for way in ALL_WAYS
+    }
+    assert all(way.code in entries for way in ALL_WAYS)
+
+
 def test_an_item_of_a_batch_is_no_way_in_either(sites: Sites) -> None:
     """One that is refused among others: its code is in its place, its record is there, and the HSM signs the other."""
     service = sites[False]
@@ -151,3 +162,11 @@ def test_health_is_asked_elsewhere(sites: Sites) -> None:
         assert [httpx.post(health + path).status_code for path in ("/v1/sign", "/v1/keys", "/openapi.json")] == [
             404
         ] * 3
+
+
+def test_no_secret_came_out_of_any(sites: Sites, service_token: Token) -> None:
+    """Of all that was asked above: neither PIN nor payload, nor what a client's token holds; nor might it yet."""
+    for service in sites.values():
+        tokens = {part for value in service.sent for part in value.partition(" ")[2].split(".")[1:] if len(part) > 20}
+        secrets = {pin_in(service_token.pin_file), PAYLOAD, *tokens}
+        assert list(leaks(service.directory, service.stack.http_url, service.heard, secrets)) == []
