@@ -69,8 +69,8 @@ class Rehearsal:
             return
         for each in tries:
             try:
-                each.key = versions.key(each.request.key_alias)
                 policy.authorise(origin.caller, each.request)
+                each.key = versions.key(each.request.key_alias)
             except SignerError as error:
                 each.error = error
         wanted = [each for each in tries if each.error is None]

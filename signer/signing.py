@@ -175,8 +175,9 @@ class SigningService:
             return
         for work in works:
             try:
-                work.key, work.chosen_at = versions.key(work.request.key_alias), versions.chosen_at
+                # First of all: which aliases there are, only those learn to whom they are granted.
                 policy.authorise(origin.caller, work.request)
+                work.key, work.chosen_at = versions.key(work.request.key_alias), versions.chosen_at
             except SignerError as error:
                 work.error = error
         wanted = [work for work in works if work.error is None]
@@ -278,10 +279,12 @@ class SigningService:
                 _fail([work for work, _, _ in results if not work.completed], error)
 
     def _count(self, works: Sequence[Work]) -> None:
-        ends = Counter(
-            (work.key.alias if work.key is not None else "unknown", work.origin.entrance, work.outcome_name)
-            for work in works
-        )
+        aliases = self._key_ring.aliases()
+
+        def name(alias: str) -> str:
+            return alias if alias in aliases else "unknown"  # whatever the caller made up
+
+        ends = Counter((name(work.request.key_alias), work.origin.entrance, work.outcome_name) for work in works)
         for names, number in ends.items():
             self._metrics.signatures.labels(*names).inc(number)
         for work in works:

@@ -36,6 +36,10 @@ from tests.simulators import SimulatedAuditLog, SimulatedKeyRing, SimulatedLedge
 
 ALIAS = "settlement"
 FORBIDDEN_ALIAS = "payout"
+UNKNOWN_ALIAS = "unheard-of"
+"""Granted by the policy, and not configured."""
+NO_ALIAS = "nobodys"
+"""Neither."""
 CALLER = "http:loopback"
 CALLERS = {ALIAS: frozenset({CALLER}), FORBIDDEN_ALIAS: frozenset[str]()}
 PATIENCE_S = 20.0
@@ -178,6 +182,9 @@ def running(
     simulation = simulate(CALLERS, require_transaction_id=require_transaction_id)
     key_ring, audit, metrics = ObservedKeyRing(*CALLERS), simulation.audit, simulation.metrics
     simulation = replace(simulation, key_ring=key_ring)
+    granted = simulation.authority.current().callers[CALLER].keys
+    policy = Policy({CALLER: CallerPolicy({**granted, UNKNOWN_ALIAS: granted[ALIAS]})})
+    simulation.authority.replace(policy)
     with ExitStack() as closing, captured_log() as log:
         logger = logs.get("signer.http")
         readiness = Readiness(key_ring, audit, metrics, logger, lambda: datetime.now(UTC), 3600.0)
