@@ -81,7 +81,8 @@ class KnownKeys:
 class Inquiries:
     """Answers from what is in memory and in the stores; the HSM is never asked.
 
-    A `Refused` names its audit record; what is asked while none can be made raises `AuditUnavailableError`.
+    A `Refused` names its audit record, unless there were too many; what is asked while none can be made raises
+    `AuditUnavailableError`.
     """
 
     def __init__(
@@ -182,6 +183,8 @@ class Inquiries:
         return tuple(self._register.by_transaction(wanted.transaction_id or ""))
 
     def _refused(self, entry: AuditEntry, error: SignerError) -> Refused:
+        if not self._authority.refusals.admit(entry.caller or "", error):
+            return Refused(error)
         outcome = "failed" if error.retryable else "refused"
         (audit_id,) = self._audit.append([replace(entry, outcome=outcome, error_code=error.code)])
         return Refused(error, audit_id)

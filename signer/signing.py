@@ -32,7 +32,7 @@ from signer.ports import (
     VersionState,
 )
 from signer.transactions import SigningRequest
-from signer.work import Outcome, VersionsInForce, Work, keep_versions, timestamp
+from signer.work import Outcome, VersionsInForce, Work, keep_versions, records_of, timestamp
 
 Item = TypeVar("Item")
 
@@ -121,7 +121,7 @@ class SigningService:
             failpoints.reach("signed")
             self._verify(works)
             failpoints.reach("verified")
-            self._append_audit(works, timer)
+            self._append_audit(groups, timer)
             failpoints.reach("audited")
             self._complete(works, timer)
             failpoints.reach("completed")
@@ -247,18 +247,20 @@ class SigningService:
                 self._metrics.verification_failures.labels(work.request.key_alias).inc()
                 work.error = SignatureInvalidError("the HSM returned a signature that does not verify")
 
-    def _append_audit(self, works: Sequence[Work], timer: Stopwatches) -> None:
+    def _append_audit(self, groups: Sequence[_Group], timer: Stopwatches) -> None:
         now = timestamp(self._wall_clock())
+        records = [item for group in groups for item in records_of(group.works, now, self._authority.refusals)]
         recorded = 0
         with timer.stage("audit"):
             try:
-                for part in _slices(works):
-                    audit_ids = self._audit.append([work.audit_entry(now) for work in part])
-                    for work, audit_id in zip(part, audit_ids, strict=True):
-                        work.attach_signature(now, audit_id)
+                for part in _slices(records):
+                    audit_ids = self._audit.append([record.entry for record in part])
+                    for record, audit_id in zip(part, audit_ids, strict=True):
+                        for work in record.items:
+                            work.attach_signature(now, audit_id)
                     recorded += len(part)
             except UnavailableError as error:
-                _fail(works[recorded:], error)
+                _fail([work for record in records[recorded:] for work in record.items], error)
 
     def _complete(self, works: Sequence[Work], timer: Stopwatches) -> None:
         results = [

@@ -239,4 +239,5 @@ def _settings(stack: Stack, people: People, issuer: Issuer) -> dict[str, str]:
         "SIGNER_HTTP__JWT__JWKS_FILE": str(directory / "jwks.json"),
         "SIGNER_HTTP__JWT__ALGORITHMS": '["RS256", "ES256"]',
         "SIGNER_HTTP__AUDITED_REFUSALS_PER_MINUTE": "10000",
+        "SIGNER_POLICY__AUDITED_REFUSALS_PER_MINUTE": "10000",
     }
