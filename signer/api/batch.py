@@ -74,7 +74,12 @@ class BatchEndpoint:
 
     def _answer(self, batch: Batch, outcomes: list[Outcome | Rehearsed], exchange: Exchange) -> Response:
         items, dry_run, counts = batch.items, batch.dry_run, _count(outcomes)
-        exchange.about |= {**counts, "dry_run": dry_run}
+        if dry_run:
+            exchange.done = "batch_rehearsed"
+            exchange.about |= {"rehearsed": counts["signed"] + counts["replayed"], "failed": counts["failed"]}
+        else:
+            exchange.about |= counts
+        exchange.about["dry_run"] = dry_run
         if counts["failed"] < len(items) and not dry_run:
             self._metrics.last_success.labels(ENTRANCE).set_to_current_time()
         results = [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]

@@ -60,6 +60,7 @@ class SignEndpoint:
         (outcome,) = self._rehearsal.rehearse([wanted], exchange.origin)
         exchange.audit_id = outcome.audit_id
         exchange.about |= {"audit_id": outcome.audit_id, "dry_run": True}
+        exchange.done = "rehearsed"
         if isinstance(outcome, Refused):
             raise outcome.error
         return Response(strict_json.dumps(answer_of(wanted, outcome)), media_type=MEDIA_TYPE)
