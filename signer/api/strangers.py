@@ -11,10 +11,10 @@ Wanted = TypeVar("Wanted")
 _UNREADABLE = "the request could not be read"
 
 
-def read_for(inquiries: Inquiries, exchange: Exchange, operation: str, parse: Callable[[], Wanted]) -> Wanted:
-    """Give what `parse` gives; if it raises, whoever may ask for nothing is refused for that, on record."""
+def read_for(inquiries: Inquiries, exchange: Exchange, operation: str, read: Callable[[], Wanted]) -> Wanted:
+    """Give what `read` gives; if it raises, whoever may ask for nothing is refused for that, on record."""
     try:
-        return parse()
+        return read()
     except InvalidInputError:
         refuse(inquiries, exchange, operation, None, _UNREADABLE)
         raise

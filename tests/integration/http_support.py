@@ -182,9 +182,9 @@ def running(
     simulation = simulate(CALLERS, require_transaction_id=require_transaction_id)
     key_ring, audit, metrics = ObservedKeyRing(*CALLERS), simulation.audit, simulation.metrics
     simulation = replace(simulation, key_ring=key_ring)
-    granted = simulation.authority.current().callers[CALLER].keys
-    policy = Policy({CALLER: CallerPolicy({**granted, UNKNOWN_ALIAS: granted[ALIAS]})})
-    simulation.authority.replace(policy)
+    granted = {name: known.keys for name, known in simulation.authority.current().callers.items()}
+    callers = {name: CallerPolicy({**keys, UNKNOWN_ALIAS: keys[ALIAS]}) for name, keys in granted.items()}
+    simulation.authority.replace(Policy(callers))
     with ExitStack() as closing, captured_log() as log:
         logger = logs.get("signer.http")
         readiness = Readiness(key_ring, audit, metrics, logger, lambda: datetime.now(UTC), 3600.0)
