@@ -5,13 +5,15 @@ from collections.abc import Callable
 
 from signer.errors import RateLimitedError
 from signer.policy import CallerPolicy, Policy
+from signer.refusal_bounds import RefusalBounds
 
 
 class Authority:
     """Holds the policy in force and one token bucket for each caller; safe to use from every thread."""
 
-    def __init__(self, policy: Policy, clock_s: Callable[[], float]) -> None:
-        """`clock_s` gives monotonic seconds."""
+    def __init__(self, policy: Policy, clock_s: Callable[[], float], refusals: RefusalBounds | None = None) -> None:
+        """`clock_s` gives monotonic seconds; without `refusals` the bounds on their records are the default ones."""
+        self.refusals = RefusalBounds(clock_s) if refusals is None else refusals
         self._policy = policy
         self._clock_s = clock_s
         self._lock = threading.Lock()

@@ -99,10 +99,10 @@ class UnknownAlgorithmError(InvalidInputError):
 
 
 class UnknownKeyError(InvalidInputError):
-    """No key with this alias is configured."""
+    """The policy grants a key of this alias, and none is configured."""
 
     code = "unknown_key"
-    remedy = "Compare the alias with `GET /v1/keys`; names are case-sensitive."
+    remedy = "Ask whoever runs the service: its policy grants what its settings do not have."
 
 
 class BodyTooLargeError(InvalidInputError):
@@ -174,7 +174,7 @@ class NotAuthorisedError(SignerError):
     """The policy does not let this caller use this key (default deny)."""
 
     code = "not_authorised"
-    remedy = "Ask whoever keeps the policy; `signer policy explain` says which rule decides."
+    remedy = "Compare the alias with `GET /v1/keys`, or ask who keeps the policy: `signer policy explain` says why."
 
 
 class KilledError(SignerError):

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from signer.authority import Authority
 from signer.errors import InvalidInputError, NotAuthorisedError, SignerError
-from signer.policy import AUDITOR, Denial
+from signer.policy import AUDITOR, SIGN, Denial
 from signer.ports import (
     AuditEntry,
     AuditLog,
@@ -81,7 +81,8 @@ class KnownKeys:
 class Inquiries:
     """Answers from what is in memory and in the stores; the HSM is never asked.
 
-    A `Refused` names its audit record; what is asked while none can be made raises `AuditUnavailableError`.
+    A `Refused` names its audit record, unless there were too many; what is asked while none can be made raises
+    `AuditUnavailableError`.
     """
 
     def __init__(
@@ -111,6 +112,18 @@ class Inquiries:
         """Name every configured key."""
         return self._key_ring.aliases()
 
+    def refusal(self, operation: str, origin: Origin, key_alias: str | None, detail: str) -> Refused | None:
+        """Refuse a caller on record whatever it asks for, in words that cannot be read, or of no single transaction.
+
+        None: it is not killed, the policy names it, and it may sign with the key of this alias, if there is one.
+        """
+        policy, caller = self._authority.current(), origin.caller
+        denial = policy.key_use_denial(caller, key_alias, SIGN) if key_alias else policy.stranger_denial(caller)
+        if denial is None:
+            return None
+        entry = replace(self._entry(operation, origin), key_alias=key_alias, detail=detail)
+        return self._refused(entry, denial.error)
+
     def list_keys(self, origin: Origin) -> KnownKeys | Refused:
         """Give what each alias stands for that the caller may know of."""
         policy = self._authority.current()
@@ -127,8 +140,8 @@ class Inquiries:
         """Give what one alias stands for, if the caller may know of it."""
         entry = replace(self._entry("read_keys", origin), key_alias=identifier_or_none(alias))
         try:
-            versions = self.key_versions(alias)
             _refuse(self._authority.current().key_denial(origin.caller, alias))
+            versions = self.key_versions(alias)
         except SignerError as error:
             return self._refused(entry, error)
         (audit_id,) = self._audit.append([entry])
@@ -141,8 +154,8 @@ class Inquiries:
         """
         entry = self._verification_entry(wanted, origin)
         try:
-            versions = self.key_versions(wanted.key_alias)
             _refuse(self._authority.current().verification_denial(origin.caller, wanted))
+            versions = self.key_versions(wanted.key_alias)
             self._authority.admit(origin.caller, 1)
         except SignerError as error:
             return self._refused(entry, error)
@@ -176,6 +189,8 @@ class Inquiries:
         return tuple(self._register.by_transaction(wanted.transaction_id or ""))
 
     def _refused(self, entry: AuditEntry, error: SignerError) -> Refused:
+        if not self._authority.refusals.admit(entry.caller or "", error):
+            return Refused(error)
         outcome = "failed" if error.retryable else "refused"
         (audit_id,) = self._audit.append([replace(entry, outcome=outcome, error_code=error.code)])
         return Refused(error, audit_id)

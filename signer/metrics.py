@@ -135,6 +135,13 @@ class PolicyMetrics:
         self.killed = Gauge(
             "signer_policy_killed", "How many the kill switch stops: key, caller.", ["kind"], registry=registry
         )
+        self.unrecorded = Gauge(
+            "signer_policy_unrecorded", "Changes of the policy that wait for the audit log.", registry=registry
+        )
+        self.refusals = Counter(
+            "signer_policy_refusals", "Calls and transactions refused by the policy, on record or not, by code.",
+            ["code"], registry=registry,
+        )  # fmt: skip
 
 
 class Metrics:

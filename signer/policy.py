@@ -167,6 +167,13 @@ class Policy:
             return self._caller_killed(caller)
         return self._caller_killed(caller) or self._default_denial(caller, key_alias)
 
+    def key_use_denial(self, caller: str, key_alias: str, operation: str) -> Denial | None:
+        """Say why `caller` may not use a key for `operation` at all, whatever it wants done; None if it may."""
+        grant = self._grant(caller, key_alias)
+        if grant is None or operation not in grant.operations:
+            return self._caller_killed(caller) or self._default_denial(caller, key_alias, operation)
+        return self._caller_killed(caller) or self._key_killed(key_alias)
+
     def stranger_denial(self, caller: str) -> Denial | None:
         """Say why nothing is told to `caller`; None if the policy names it."""
         known = caller in self.callers
@@ -174,9 +181,8 @@ class Policy:
 
     def _use_denial(self, caller: str, use: Use, operation: str) -> Denial | None:
         grant = self._grant(caller, use.key_alias)
-        if grant is None or operation not in grant.operations:
-            return self._caller_killed(caller) or self._default_denial(caller, use.key_alias, operation)
-        return self._caller_killed(caller) or self._key_killed(use.key_alias) or _beyond(grant, caller, use)
+        denial = self.key_use_denial(caller, use.key_alias, operation)
+        return denial or (_beyond(grant, caller, use) if grant is not None else None)
 
     def _grant(self, caller: str, key_alias: str) -> Grant | None:
         known = self.callers.get(caller)

@@ -1,6 +1,7 @@
-"""Keeps the policy in force what the files say: looks at them four times a second, and records every difference."""
+"""Keeps the policy in force what the files say: looks at them four times a second, has every difference recorded."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -8,14 +9,16 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from signer.authority import Authority
-from signer.errors import ConfigurationError, UnavailableError
+from signer.errors import ConfigurationError
 from signer.logs import Logger, frames_of
 from signer.metrics import PolicyMetrics
 from signer.policy import Kills, Policy
 from signer.policy_changes import Change, changes
 from signer.policy_file import parse_policy, read_bytes
 from signer.policy_kills import parse_kills
+from signer.policy_recorder import Noted, PolicyRecorder
 from signer.ports import AuditLog
+from signer.refusal_bounds import RefusalBounds
 from signer.work import timestamp
 
 LOOK_INTERVAL_S: Final = 0.25
@@ -25,12 +28,14 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class PolicySource:
-    """Where the policy comes from."""
+    """Where the policy comes from, and how much of what it refuses is recorded."""
 
     file: Path | None
     """None: it is `built_in`."""
     kill_file: Path
     built_in: Policy
+    audited_refusals_per_minute: int = 60
+    """Of one caller."""
 
 
 class _File(Generic[Value]):
@@ -77,7 +82,7 @@ class PolicyWatch:
     """Changes the policy in force when its files change; a bad file changes nothing.
 
     A kill is in force at once and recorded then. Everything else is recorded first: nobody gains a right, or a key
-    back, that the audit log does not know of.
+    back, that the audit log does not know of. Whatever the audit log does, the files are looked at.
     """
 
     def __init__(
@@ -97,10 +102,14 @@ class PolicyWatch:
         self._metrics = metrics
         self._logger = logger
         self._wall_clock = wall_clock
-        self._recorded = self._wanted()
-        self._unrecorded: list[Change] = []
-        """Refusals that the audit log has not taken yet."""
-        self.authority = Authority(self._recorded, clock_s)
+        self._recorded = self._noted = self._wanted()
+        """The rules in force, which are on record; and those that are to follow, when that is."""
+        self._refused: Counter[str] = Counter()
+        """What was wrong with files, until it is noted."""
+        bounds = RefusalBounds(clock_s, source.audited_refusals_per_minute, _counting(metrics))
+        self.authority = Authority(self._recorded, clock_s, bounds)
+        self._deciding = threading.Lock()
+        self._recorder = PolicyRecorder(audit, self._take_effect, logger, metrics.unrecorded)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy", daemon=True)
         self._count_kills(self._recorded)
@@ -109,13 +118,16 @@ class PolicyWatch:
         """Record what is in force, then look again and again on a thread of its own; raises `AuditUnavailableError`."""
         now, found = timestamp(self._wall_clock()), changes(Policy({}), self._recorded)
         self._audit.append([replace(item, operation="policy.loaded").audit_entry(now, "done") for item in found])
+        self._recorder.start()
         self._thread.start()
 
     def close(self) -> None:
-        """Stop looking; what is in force stays so. Safe to call at any time."""
+        """Stop looking, and record what is not on record yet; what is in force stays so. Safe to call at any time."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
+        self._note_refusals(closing=True)
+        self._recorder.close()
 
     def warnings(self) -> tuple[str, ...]:
         """Say what whoever runs the service has to know, though it goes on: files that are bad, and what is killed."""
@@ -123,46 +135,72 @@ class PolicyWatch:
         killed = [f"key {name} is killed" for name in kills.keys]
         killed += [f"caller {name} is killed" for name in kills.callers]
         bad = [f"{problem}; what was in force stays so" for problem in self._problems()]
-        return (*bad, *killed)
+        waiting = len(self._recorder.waiting())
+        unrecorded = [f"{waiting} records of the policy wait for the audit log"] if waiting else []
+        return (*bad, *killed, *unrecorded)
 
     def look(self) -> None:
-        """Look at the files once."""
+        """Look at the files once, and at what was refused; waits for nothing."""
         for file in self._files():
             if file.look():
                 self._refuse(file.problem or "")
         self._metrics.stale.set(1 if self._problems() else 0)
-        if self._unrecorded and self._record(self._unrecorded, "refused"):
-            self._unrecorded = []
         wanted = self._wanted()
-        if wanted != self._recorded:
-            self._change(wanted)
+        if wanted != self._noted:
+            self._put_in_force()
+            if self._recorder.has_room:
+                self._note_change(wanted)
+        self._note_refusals()
 
-    def _change(self, wanted: Policy) -> None:
-        in_force = self.authority.current()
-        self.authority.replace(replace(in_force, kills=_both(in_force.kills, wanted.kills)))
-        found = changes(self._recorded, wanted)
-        if not self._record(found):
-            return  # the next look tries again
-        self.authority.replace(wanted)
-        self._recorded = wanted
-        self._count_kills(wanted)
+    def record(self) -> None:
+        """Record what was noted, as its own thread does all the time."""
+        self._recorder.record()
+
+    def _note_change(self, wanted: Policy) -> None:
+        now, found = timestamp(self._wall_clock()), changes(self._noted, wanted)
+        self._recorder.note(Noted(tuple(item.audit_entry(now, "done") for item in found), wanted))
+        self._noted = wanted
+
+    def _note_refusals(self, *, closing: bool = False) -> None:
+        """Note bad files, and the refusals of callers that were not recorded one by one."""
+        if not self._recorder.has_room:
+            return
+        now = timestamp(self._wall_clock())
+        refused, self._refused = self._refused, Counter()
+        found = [
+            Change("policy.refused", problem if times == 1 else f"{problem} ({times} times)").audit_entry(
+                now, "refused"
+            )
+            for problem, times in refused.items()
+        ]
+        found += self.authority.refusals.take_untold(now, closing=closing)
+        if found:
+            self._recorder.note(Noted(tuple(found)))
+
+    def _take_effect(self, noted: Noted) -> None:
+        if noted.policy is None:
+            return
+        self._recorded = noted.policy
+        self._put_in_force()
         self._metrics.reloads.labels("changed").inc()
-        for change in found:
-            self._logger.warning(change.operation, detail=change.detail)
+        for entry in noted.entries:
+            self._logger.warning(entry.operation, detail=entry.detail)
+
+    def _put_in_force(self) -> None:
+        """Let the rules be in force that are on record, and all kills: of these, of the files, and of all between."""
+        with self._deciding:
+            kills = self._recorded.kills
+            for noted in self._recorder.waiting():
+                if noted.policy is not None:
+                    kills = _both(kills, noted.policy.kills)
+            policy = replace(self._recorded, kills=_both(kills, self._wanted().kills))
+            self.authority.replace(policy)
+            self._count_kills(policy)
 
     def _refuse(self, problem: str) -> None:
         self._logger.error("policy.refused", reason=problem)
         self._metrics.reloads.labels("refused").inc()
-        self._unrecorded.append(Change("policy.refused", problem))
-
-    def _record(self, found: list[Change], outcome: str = "done") -> bool:
-        now = timestamp(self._wall_clock())
-        try:
-            self._audit.append([item.audit_entry(now, outcome) for item in found])
-        except UnavailableError as error:
-            self._logger.warning("policy.not_recorded", reason=error.message)
-            return False
-        return True
+        self._refused[problem] += 1
 
     def _wanted(self) -> Policy:
         rules = self._built_in if self._rules is None else self._rules.value
@@ -190,3 +228,7 @@ class PolicyWatch:
 
 def _both(some: Kills, others: Kills) -> Kills:
     return replace(some, keys={**others.keys, **some.keys}, callers={**others.callers, **some.callers})
+
+
+def _counting(metrics: PolicyMetrics) -> Callable[[str], None]:
+    return lambda code: metrics.refusals.labels(code).inc()

@@ -252,7 +252,7 @@ class AuditEntry:
     """RFC 3339, UTC, microseconds."""
     operation: str
     """`sign`, `probe`, `verify`, `dry_run`, `search`,
-    `authenticate`, `admit`, `quarantine`, `key.drifted`, `key.rotated`, `key.overdue`, `hsm.breaker`,
+    `authenticate`, `admit`, `authorise`, `quarantine`, `key.drifted`, `key.rotated`, `key.overdue`, `hsm.breaker`,
     `policy.loaded`, `policy.changed`, `policy.refused`, `policy.killed`, `policy.revived`, `store.begin`,
     `service.start`, `service.stop`, `audit.repair`."""
     outcome: str

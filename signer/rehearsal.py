@@ -28,6 +28,7 @@ class _Try:
     key: SigningKey | None = None
     kept: Signature | None = None
     error: SignerError | None = None
+    audit_id: str | None = None
 
 
 class Rehearsal:
@@ -58,8 +59,15 @@ class Rehearsal:
         for each in tries:
             if each.error is None:
                 self._look(each)
-        ids = self._audit.append([self._entry(each, origin) for each in tries]) if tries else []
-        return [_outcome(each, audit_id) for each, audit_id in zip(tries, ids, strict=True)]
+        refusals = self._authority.refusals
+        records = refusals.records(
+            origin.caller, tries, lambda each: each.error, lambda each: self._entry(each, origin)
+        )
+        ids = self._audit.append([record.entry for record in records]) if records else []
+        for record, audit_id in zip(records, ids, strict=True):
+            for each in record.items:
+                each.audit_id = audit_id
+        return [_outcome(each) for each in tries]
 
     def _authorise(self, tries: Sequence[_Try], origin: Origin) -> None:
         policy, versions = self._authority.current(), VersionsInForce(self._key_ring, self._wall_clock())
@@ -69,8 +77,8 @@ class Rehearsal:
             return
         for each in tries:
             try:
-                each.key = versions.key(each.request.key_alias)
                 policy.authorise(origin.caller, each.request)
+                each.key = versions.key(each.request.key_alias)
             except SignerError as error:
                 each.error = error
         wanted = [each for each in tries if each.error is None]
@@ -118,11 +126,11 @@ def _fail(tries: Sequence[_Try], error: SignerError) -> None:
         each.error = error
 
 
-def _outcome(each: _Try, audit_id: str) -> Rehearsed | Refused:
-    if each.error is not None or each.key is None:
-        return Refused(each.error or HsmUnavailableError("no version of this key is ready"), audit_id)
+def _outcome(each: _Try) -> Rehearsed | Refused:
+    if each.error is not None or each.key is None or each.audit_id is None:
+        return Refused(each.error or HsmUnavailableError("no version of this key is ready"), each.audit_id)
     named = each.kept
     label, fingerprint = (
         (each.key.label, each.key.fingerprint) if named is None else (named.key_label, named.key_fingerprint)
     )
-    return Rehearsed(label, fingerprint, replayed=named is not None, audit_id=audit_id)
+    return Rehearsed(label, fingerprint, replayed=named is not None, audit_id=each.audit_id)

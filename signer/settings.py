@@ -195,6 +195,8 @@ class PolicySettings(Section):
     """The policy file. None: who `keys.*.callers` names may have everything signed with that key."""
     kill_file: Path | None = None
     """The kill switch; beside the policy file, or else beside the audit log, if not given."""
+    audited_refusals_per_minute: int = Field(default=60, ge=1, le=100_000)
+    """Records of refusals of one caller by the policy; ten times as many of all. What is beyond is counted."""
 
 
 _SECTIONS: Final = frozenset({"policy", "hsm", "keys", "ledger", "audit", "sqs", "http"})

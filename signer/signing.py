@@ -32,7 +32,7 @@ from signer.ports import (
     VersionState,
 )
 from signer.transactions import SigningRequest
-from signer.work import Outcome, VersionsInForce, Work, keep_versions, timestamp
+from signer.work import Outcome, VersionsInForce, Work, keep_versions, records_of, timestamp
 
 Item = TypeVar("Item")
 
@@ -125,7 +125,7 @@ class SigningService:
             failpoints.reach("signed")
             self._verify(works)
             failpoints.reach("verified")
-            self._append_audit(works, timer)
+            self._append_audit(groups, timer)
             failpoints.reach("audited")
             self._complete(works, timer)
             failpoints.reach("completed")
@@ -179,8 +179,9 @@ class SigningService:
             return
         for work in works:
             try:
-                work.key, work.chosen_at = versions.key(work.request.key_alias), versions.chosen_at
+                # First of all: which aliases there are, only those learn to whom they are granted.
                 policy.authorise(origin.caller, work.request)
+                work.key, work.chosen_at = versions.key(work.request.key_alias), versions.chosen_at
             except SignerError as error:
                 work.error = error
         wanted = [work for work in works if work.error is None]
@@ -250,18 +251,20 @@ class SigningService:
                 self._metrics.verification_failures.labels(work.request.key_alias).inc()
                 work.error = SignatureInvalidError("the HSM returned a signature that does not verify")
 
-    def _append_audit(self, works: Sequence[Work], timer: Stopwatches) -> None:
+    def _append_audit(self, groups: Sequence[_Group], timer: Stopwatches) -> None:
         now = timestamp(self._wall_clock())
+        records = [item for group in groups for item in records_of(group.works, now, self._authority.refusals)]
         recorded = 0
         with timer.stage("audit"):
             try:
-                for part in _slices(works):
-                    audit_ids = self._audit.append([work.audit_entry(now) for work in part])
-                    for work, audit_id in zip(part, audit_ids, strict=True):
-                        work.attach_signature(now, audit_id)
+                for part in _slices(records):
+                    audit_ids = self._audit.append([record.entry for record in part])
+                    for record, audit_id in zip(part, audit_ids, strict=True):
+                        for work in record.items:
+                            work.attach_signature(now, audit_id)
                     recorded += len(part)
             except UnavailableError as error:
-                _fail(works[recorded:], error)
+                _fail([work for record in records[recorded:] for work in record.items], error)
 
     def _complete(self, works: Sequence[Work], timer: Stopwatches) -> None:
         results = [
@@ -282,10 +285,12 @@ class SigningService:
                 _fail([work for work, _, _ in results if not work.completed], error)
 
     def _count(self, works: Sequence[Work]) -> None:
-        ends = Counter(
-            (work.key.alias if work.key is not None else "unknown", work.origin.entrance, work.outcome_name)
-            for work in works
-        )
+        aliases = self._key_ring.aliases()
+
+        def name(alias: str) -> str:
+            return alias if alias in aliases else "unknown"  # whatever the caller made up
+
+        ends = Counter((name(work.request.key_alias), work.origin.entrance, work.outcome_name) for work in works)
         for names, number in ends.items():
             self._metrics.signatures.labels(*names).inc(number)
         for work in works:

@@ -75,7 +75,8 @@ def policy_source(settings: Settings) -> PolicySource:
         for alias, key in settings.keys.items()
         for caller in key.callers
     )
-    return PolicySource(settings.policy.file, settings.kill_file, policy_of(grants))
+    per_minute = settings.policy.audited_refusals_per_minute
+    return PolicySource(settings.policy.file, settings.kill_file, policy_of(grants), per_minute)
 
 
 def forbid_core_files() -> None:

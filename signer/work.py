@@ -10,6 +10,7 @@ from typing import Any, Final
 from signer.errors import ConflictError, SignatureInvalidError, SignerError, UnavailableError
 from signer.metrics import Stopwatch
 from signer.ports import AuditEntry, Claim, Claimed, KeyRing, Origin, RawSignature, Signature, SigningKey
+from signer.refusal_bounds import Record, RefusalBounds
 from signer.transactions import SigningRequest
 
 _SECURITY_EVENT: Final = "security event"
@@ -30,7 +31,7 @@ class Refused:
 
     error: SignerError
     audit_id: str | None = None
-    """Of the record that tells of it, if there is one."""
+    """Of the record that tells of it, if there is one: refusals by the policy that are too many have none."""
 
 
 Outcome = Signed | Refused
@@ -210,6 +211,18 @@ def keep_versions(works: Sequence[Work], versions: VersionsInForce, *, whole: bo
                 work.keep_to(key)
     anew = [work for work in held if not work.is_claimed_as_chosen] if whole else []
     return [work for work in anew if work.claimed is not None and work.claimed.is_first]
+
+
+def records_of(works: Sequence[Work], now: str, bounds: RefusalBounds) -> list[Record[Work]]:
+    """Give what is to be recorded of a call: of each transaction, unless all were refused alike, or too many were."""
+    if not works:
+        return []
+
+    def refusal_of(work: Work) -> SignerError | None:
+        # What was claimed has its record in any case: the kill switch was turned only then.
+        return work.error if work.claimed is None else None
+
+    return bounds.records(works[0].origin.caller, works, refusal_of, lambda work: work.audit_entry(now))
 
 
 def timestamp(moment: datetime) -> str:

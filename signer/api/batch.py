@@ -16,7 +16,8 @@ from signer.api.idempotency import HEADER, REPLAYED_HEADER, stand_in_id
 from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.api.problems import Problem
-from signer.api.requests import BatchItem, parse_sign_batch
+from signer.api.requests import Batch, BatchItem, parse_sign_batch
+from signer.api.strangers import read_for, refuse
 from signer.errors import (
     KilledError,
     NotAuthorisedError,
@@ -43,6 +44,7 @@ class BatchEndpoint:
     def __init__(self, parts: Parts, intake: Intake) -> None:
         self._service = parts.service
         self._rehearsal = parts.rehearsal
+        self._inquiries = parts.inquiries
         self._metrics = parts.metrics
         self._max_items = parts.settings.max_batch_transactions
         self._intake = intake
@@ -53,27 +55,38 @@ class BatchEndpoint:
 
     def _sign(self, idempotency_keys: list[str], body: bytes, exchange: Exchange) -> Response:
         caller = exchange.origin.caller
-        items, dry_run = parse_sign_batch(body, self._max_items, partial(stand_in_id, idempotency_keys, caller))
-        requests = [item.request for item in items if isinstance(item.request, SigningRequest)]
+        stand_ins = partial(stand_in_id, idempotency_keys, caller)
+        parse = partial(parse_sign_batch, body, self._max_items, stand_ins)
+        batch = read_for(self._inquiries, exchange, "sign", parse)
+        requests = batch.requests()
         answers: Iterator[Outcome | Rehearsed]
-        if dry_run:
+        if not requests:
+            # With nothing to decide about, the core would let anybody know what is wrong with each item.
+            operation = "dry_run" if batch.dry_run else "sign"
+            detail = f"{len(batch.items)} transactions that could not be read"
+            refuse(self._inquiries, exchange, operation, batch.key_alias, detail)
+            answers = iter(())
+        elif batch.dry_run:
             answers = iter(self._rehearsal.rehearse(requests, exchange.origin))
         else:
             answers = iter(self._service.sign_many(requests, exchange.origin, exchange.deadline, exchange.watch))
-        return self._answer(items, _outcomes(items, answers), exchange, dry_run=dry_run)
+        return self._answer(batch, _outcomes(batch.items, answers), exchange)
 
-    def _answer(
-        self, items: list[BatchItem], outcomes: list[Outcome | Rehearsed], exchange: Exchange, *, dry_run: bool
-    ) -> Response:
-        counts = _count(outcomes)
-        exchange.about |= {**counts, "dry_run": dry_run}
+    def _answer(self, batch: Batch, outcomes: list[Outcome | Rehearsed], exchange: Exchange) -> Response:
+        items, dry_run, counts = batch.items, batch.dry_run, _count(outcomes)
+        if dry_run:
+            exchange.done = "batch_rehearsed"
+            exchange.about |= {"rehearsed": counts["signed"] + counts["replayed"], "failed": counts["failed"]}
+        else:
+            exchange.about |= counts
+        exchange.about["dry_run"] = dry_run
         if counts["failed"] < len(items) and not dry_run:
             self._metrics.last_success.labels(ENTRANCE).set_to_current_time()
         results = [_result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
         # What was kept counts as signed, and stands beside the body: that is the same whenever it is asked for.
         told = {"signed": counts["signed"] + counts["replayed"], "failed": counts["failed"]}
         headers = {REPLAYED_HEADER: "true"} if counts["replayed"] and not counts["signed"] and not dry_run else None
-        problem = _common_problem(outcomes)
+        problem = _common_problem(items, outcomes)
         if problem is not None:
             exchange.about["code"] = problem.code
             return problem.response(exchange.origin.message_id, results=results)
@@ -96,10 +109,14 @@ def _name(outcome: Outcome | Rehearsed) -> str:
     return "replayed" if outcome.replayed else "signed"
 
 
-def _common_problem(outcomes: Sequence[Outcome | Rehearsed]) -> Problem | None:
-    """Give what keeps the whole batch from being signed, where that is one thing and none of the items' fault."""
-    errors = [outcome.error for outcome in outcomes if isinstance(outcome, Refused)]
-    one_reason = len(errors) == len(outcomes) and len({error.code for error in errors}) == 1
+def _common_problem(items: Sequence[BatchItem], outcomes: Sequence[Outcome | Rehearsed]) -> Problem | None:
+    """Give what keeps the whole batch from being signed, where that is one thing and none of the items' fault.
+
+    Items that cannot be read do not count: nobody makes a refusal of all into one of each by adding such a one.
+    """
+    asked = [outcome for item, outcome in zip(items, outcomes, strict=True) if isinstance(item.request, SigningRequest)]
+    errors = [outcome.error for outcome in asked if isinstance(outcome, Refused)]
+    one_reason = len(errors) == len(asked) and len({error.code for error in errors}) == 1
     return Problem.of(errors[0]) if one_reason and isinstance(errors[0], _OF_THE_WHOLE) else None
 
 

@@ -107,11 +107,11 @@ SIGN: Final[Examples] = {
         {"key": _KEY, "transaction_id": "TXN-000001", "message": {**_MESSAGE, "amount": "9999.00"}},
         409,
     ),
-    "unknown_key": Example(
-        "An alias that is not configured",
-        _problem(404, "unknown_key", "no key with this alias is configured", audit_id=_AUDIT_ID),
+    "not_authorised": Example(
+        "An alias that is not granted, whether or not there is such a key",
+        _problem(403, "not_authorised", "this caller may not use this key", audit_id=_AUDIT_ID),
         {"key": "settlment", "transaction_id": "TXN-000004", "message": _MESSAGE},
-        404,
+        403,
     ),
     "unknown_member": Example(
         "A member that nothing would sign",

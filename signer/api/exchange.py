@@ -29,6 +29,8 @@ class Exchange:
     """Of the record that tells of it, once there is one."""
     about: dict[str, Any] = field(default_factory=dict)
     """What its line in the log says of it; never input that is not well-formed."""
+    done: str | None = None
+    """What that line is named for, if for something else than its kind is, such as `rehearsed`."""
 
     def require_client(self) -> None:
         """Raise `ClientGoneError` if nobody waits for the answer, or an error if the client is no longer accepted."""

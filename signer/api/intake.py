@@ -79,7 +79,8 @@ class Intake:
         except asyncio.CancelledError:  # the server closes, and its patience has run out
             return self._refuse(exchange, UnavailableError("the service is shutting down"))
         failed = answer.status_code >= HTTPStatus.BAD_REQUEST
-        self._log(logging.INFO, "request.refused" if failed else f"request.{name}", exchange, status=answer.status_code)
+        event = "refused" if failed else exchange.done or name
+        self._log(logging.INFO, f"request.{event}", exchange, status=answer.status_code)
         return answer
 
     def close(self) -> None:

@@ -45,6 +45,19 @@ class BatchItem:
     request: SigningRequest | InvalidInputError
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What `/v1/sign-batch` is asked for."""
+
+    key_alias: str
+    items: list[BatchItem]
+    dry_run: bool
+
+    def requests(self) -> list[SigningRequest]:
+        """Give those items that can be read."""
+        return [item.request for item in self.items if isinstance(item.request, SigningRequest)]
+
+
 def parse_sign(body: bytes, stand_in_id: str) -> tuple[SigningRequest, bool]:
     """Read the body of `/v1/sign`; raises a subclass of `InvalidInputError`.
 
@@ -56,11 +69,10 @@ def parse_sign(body: bytes, stand_in_id: str) -> tuple[SigningRequest, bool]:
     return _signing_request(document, key_alias, algorithm, stand_in_id), _dry_run_of(document)
 
 
-def parse_sign_batch(body: bytes, max_items: int, stand_in_id: Callable[[int], str]) -> tuple[list[BatchItem], bool]:
+def parse_sign_batch(body: bytes, max_items: int, stand_in_id: Callable[[int], str]) -> Batch:
     """Read the body of `/v1/sign-batch`; raises `InvalidInputError` where the batch itself is wrong.
 
     What is wrong with one item stands in its place. `stand_in_id` names the item of an index that names itself not.
-    Tells, too, whether they are only to be tried.
     """
     document = _object_in(body)
     only_members(document, _BATCH_MEMBERS)
@@ -75,7 +87,7 @@ def parse_sign_batch(body: bytes, max_items: int, stand_in_id: Callable[[int], s
         )
         for index, item in enumerate(items)
     ]
-    return parsed, dry_run
+    return Batch(key_alias, parsed, dry_run)
 
 
 def parse_verify(body: bytes) -> VerificationRequest:

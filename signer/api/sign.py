@@ -15,6 +15,7 @@ from signer.api.idempotency import HEADER, REPLAYED_HEADER, stand_in_id
 from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.api.requests import parse_sign
+from signer.api.strangers import read_for
 from signer.signing import Call
 from signer.transactions import SigningRequest
 from signer.work import Refused
@@ -25,6 +26,7 @@ class SignEndpoint:
 
     def __init__(self, parts: Parts, intake: Intake) -> None:
         self._rehearsal = parts.rehearsal
+        self._inquiries = parts.inquiries
         self._aliases = frozenset(parts.inquiries.aliases())
         self._metrics = parts.metrics
         self._intake = intake
@@ -36,7 +38,11 @@ class SignEndpoint:
 
     def _sign(self, idempotency_keys: list[str], body: bytes, exchange: Exchange) -> Steps:
         exchange.begin_work()
-        wanted, dry_run = parse_sign(body, stand_in_id(idempotency_keys, exchange.origin.caller))
+
+        def parse() -> tuple[SigningRequest, bool]:
+            return parse_sign(body, stand_in_id(idempotency_keys, exchange.origin.caller))
+
+        wanted, dry_run = read_for(self._inquiries, exchange, "sign", parse)
         exchange.about |= self._about(wanted)
         if dry_run:
             return self._rehearse(wanted, exchange)
@@ -54,6 +60,7 @@ class SignEndpoint:
         (outcome,) = self._rehearsal.rehearse([wanted], exchange.origin)
         exchange.audit_id = outcome.audit_id
         exchange.about |= {"audit_id": outcome.audit_id, "dry_run": True}
+        exchange.done = "rehearsed"
         if isinstance(outcome, Refused):
             raise outcome.error
         return Response(strict_json.dumps(answer_of(wanted, outcome)), media_type=MEDIA_TYPE)

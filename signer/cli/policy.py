@@ -8,8 +8,8 @@ import typer
 
 from signer import settings
 from signer.cli.printing import EXIT_NO, ConfigOption, Output, OutputOption, errors_to_exit, print_rows, printable
-from signer.errors import InvalidInputError, SignerError
-from signer.policy import Kill, Policy
+from signer.errors import InvalidInputError, SignerError, UnknownKeyError
+from signer.policy import Denial, Kill, Policy
 from signer.policy_file import parse_policy, read_bytes
 from signer.policy_kills import KillFile, Target
 
@@ -58,7 +58,8 @@ def policy_explain(  # noqa: PLR0913 - each is an option of the command line
         asked = SigningRequest(key, "explained", bytes(32), algorithm_named(algorithm), not no_transaction_id)
         asked = replace(asked, content="digest" if digest else "payload" if payload else "message")
         in_force = _in_force(policy, config)
-    denial = in_force.verification_denial(caller, asked) if verify else in_force.denial(caller, asked)
+        denial = in_force.verification_denial(caller, asked) if verify else in_force.denial(caller, asked)
+        denial = denial or (_key_denial(key, config) if policy is None else None)
     row: dict[str, Any] = {"allowed": "yes", "code": None, "rule": f"caller {caller}, key {key}", "message": None}
     if denial is not None:
         row = {"allowed": "NO", "code": denial.error.code, "rule": denial.rule, "message": denial.error.message}
@@ -148,6 +149,13 @@ def _in_force(policy: Path | None, config: Path | None) -> Policy:
     source = policy_source(settings.load(config))
     rules = source.built_in if source.file is None else parse_policy(read_bytes(source.file, "policy file"))
     return replace(rules, kills=kills)
+
+
+def _key_denial(key: str, config: Path | None) -> Denial | None:
+    """Say what the service does, which asks the policy first, and its settings then."""
+    if key in settings.load(config).keys:
+        return None
+    return Denial(UnknownKeyError("no key with this alias is configured"), f"settings: no key {key}")
 
 
 def _grants(policy: Policy) -> list[dict[str, Any]]:

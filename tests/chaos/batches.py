@@ -66,7 +66,7 @@ BAD: Final[tuple[tuple[str, Callable[[Document], str]], ...]] = (
     ("empty_batch", _with(transactions=[])),
     ("invalid_input", _with(approved=True)),
     ("unknown_algorithm", _with(algorithm="RSASSA_PKCS1_V1_5_SHA_1")),
-    ("unknown_key", _with(key="nobodys")),
+    ("not_authorised", _with(key="nobodys")),
     ("not_authorised", _with(key="payout")),
     ("invalid_base64", _spoil_message),
     ("invalid_transaction", _leave_content_out),

@@ -108,7 +108,7 @@ GUARDS: Final = (
     ),
     Guard(
         "audit before release", "signing.py",
-        "self._audit.append([work.audit_entry(now) for work in part])", '["none" for _ in part]',
+        "self._audit.append([record.entry for record in part])", '["none" for _ in part]',
         ("good",), "unaudited",
     ),
     Guard(

@@ -41,6 +41,10 @@ from tests.simulators import SimulatedAuditLog, SimulatedKeyRing, SimulatedLedge
 
 ALIAS = "settlement"
 FORBIDDEN_ALIAS = "payout"
+UNKNOWN_ALIAS = "unheard-of"
+"""Granted by the policy, and not configured."""
+NO_ALIAS = "nobodys"
+"""Neither."""
 CALLER = "http:loopback"
 CALLERS = {ALIAS: frozenset({CALLER}), FORBIDDEN_ALIAS: frozenset[str]()}
 PATIENCE_S = 20.0
@@ -220,6 +224,9 @@ def running(
     simulation = simulate(CALLERS, require_transaction_id=require_transaction_id)
     key_ring, audit, metrics = ObservedKeyRing(*CALLERS), simulation.audit, simulation.metrics
     simulation = replace(simulation, key_ring=key_ring)
+    granted = {name: known.keys for name, known in simulation.authority.current().callers.items()}
+    callers = {name: CallerPolicy({**keys, UNKNOWN_ALIAS: keys[ALIAS]}) for name, keys in granted.items()}
+    simulation.authority.replace(Policy(callers))
     with ExitStack() as closing, captured_log() as log:
         logger = logs.get("signer.http")
         readiness = Readiness(key_ring, audit, metrics, logger, lambda: datetime.now(UTC), 3600.0)

@@ -211,3 +211,43 @@ def test_a_batch_of_digests_as_large_as_allowed_fits() -> None:
         response = sign_batch(entrance, *items)
         assert entrance.ledger.sizes["claim"] == [500]
     assert (response.status_code, response.json()["signed"]) == (200, 500)
+
+
+def test_who_may_nothing_does_not_fill_the_audit_log() -> None:
+    """One record for each call, and so many in a minute: the answers go on, the metric counts them, nothing is lost."""
+    with running() as entrance:
+        answers = [
+            sign_batch(entrance, *(item(number) for number in range(100)), key=FORBIDDEN_ALIAS) for _ in range(70)
+        ]
+        good = sign_batch(entrance, item(1))
+        entries = entrance.audit.of("sign")
+        refused = entrance.sample("signer_signatures_total", key=FORBIDDEN_ALIAS, entrance="http", outcome="refused")
+    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {(403, "not_authorised")}
+    assert [(entry.error_code, entry.detail) for entry in entries] == [
+        *[("not_authorised", "100 transactions")] * 60,
+        (None, None),
+    ]
+    assert refused == 7000
+    named = [len({result["error"].get("audit_id") for result in answer.json()["results"]}) for answer in answers]
+    assert named == [1] * 70
+    assert "audit_id" not in answers[-1].json()["results"][0]["error"]
+    assert good.status_code == 200
+
+
+def test_an_item_that_cannot_be_read_changes_nothing_for_the_others() -> None:
+    """What keeps the rest from being signed is still the status of all."""
+    with running() as entrance:
+        refused = sign_batch(entrance, item(1), 7, key=FORBIDDEN_ALIAS)
+        alone = sign_batch(entrance, 7, key=FORBIDDEN_ALIAS)
+        entrance.key_ring.fail_next(HsmUnavailableError("gone"))
+        out = sign_batch(entrance, item(1), 7)
+        entries = [(entry.error_code, entry.detail) for entry in entrance.audit.of("sign")]
+    assert [(answer.status_code, answer.json()["code"]) for answer in (refused, alone, out)] == [
+        (403, "not_authorised"), (403, "not_authorised"), (503, "hsm_unavailable")
+    ]  # fmt: skip
+    codes = [result["error"]["code"] for result in refused.json()["results"]]
+    assert codes == ["not_authorised", "invalid_transaction"]
+    assert alone.json()["audit_id"]
+    assert entries == [
+        ("not_authorised", None), ("not_authorised", "1 transactions that could not be read"), ("hsm_unavailable", None)
+    ]  # fmt: skip

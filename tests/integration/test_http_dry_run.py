@@ -111,3 +111,15 @@ def test_a_batch_can_be_tried_too() -> None:
     assert (answer["dry_run"], answer["signed"], answer["failed"]) == (True, 2, 1)
     assert answer["results"][0]["dry_run"]["outcome"] == "signed"
     assert (refused.status_code, refused.json()["code"]) == (400, "too_many_transactions")
+
+
+def test_the_log_calls_it_what_it_is() -> None:
+    """Who counts signatures by the log does not count what was only tried."""
+    with running() as entrance:
+        entrance.sign(dry_run=True)
+        items = [{"transaction_id": f"T-{number}", "digest": "A" * 43 + "="} for number in range(3)]
+        entrance.client.post("/v1/sign-batch", json={"key": ALIAS, "dry_run": True, "transactions": [*items, 7]})
+        (one,), (many,) = entrance.log_lines("request.rehearsed"), entrance.log_lines("request.batch_rehearsed")
+        assert entrance.log_lines("request.signed") + entrance.log_lines("request.batch_signed") == []
+    assert (one["dry_run"], one["status"]) == (True, 200)
+    assert (many["dry_run"], many["rehearsed"], many["failed"], "signed" in many) == (True, 3, 1, False)

@@ -38,7 +38,7 @@ def codes_of(message: MessageTypeDef) -> list[str]:
         ("[]", "invalid_input", []),
         ('{"schema": "a", "schema": "b"}', "duplicate_member", []),
         (batch(schema="settlement-batch/9"), "unknown_schema", ["unknown_schema"] * 3),
-        (batch(key="absent"), "unknown_key", ["unknown_key"] * 3),
+        (batch(key="absent"), "not_authorised", ["not_authorised"] * 3),
         (batch(algorithm="RSA_MD5"), "unknown_algorithm", ["unknown_algorithm"] * 3),
         (batch(transactions=[]), "empty_batch", []),
         (batch("TXN-1", "TXN-2", "TXN-1"), "duplicate_transaction_id",

@@ -45,9 +45,9 @@ class Endpoint:
                 lambda site: self.ask(site, site.people.killed), 403),
         ]  # fmt: skip
 
-    def way(self, name: str, code: str, status: int, holder: str, *, records: int = 1, **changes: Any) -> Way:
+    def way(self, name: str, code: str, status: int, holder: str, **changes: Any) -> Way:
         """Something else that fails there, asked for by one of the `People`."""
-        return Way(name, code, partial(self._known, holder, changes), status, records=records)
+        return Way(name, code, partial(self._known, holder, changes), status)
 
     def paced(self, holder: str, **changes: Any) -> Way:
         """More than a second's share, by somebody who has asked for nothing else yet."""
@@ -60,7 +60,7 @@ class Endpoint:
         return site.ask(holder, headers, **asked)
 
     def _known(self, holder: str, changes: dict[str, Any], site: Site) -> Answer:
-        return self.ask(site, site.people.known.get(holder, site.people.honest), **changes)
+        return self.ask(site, site.people.known.get(holder) or getattr(site.people, holder), **changes)
 
     def _shown(self, holder: str, site: Site) -> Answer:
         return self.ask(site, getattr(site.people, holder, None))
@@ -106,6 +106,19 @@ PAYLOAD_ONLY: dict[str, Any] = {"message": None, "payload": "AAAA"}
 DIGEST = "A" * 43 + "="
 BY_DIGEST = f"/v1/signatures?digest={DIGEST}"
 ALL = (DRY_RUN, BATCH, VERIFY, SEARCH, KEYS, KEY, PUBLIC_KEY)
+NAMING_A_KEY: list[tuple[Endpoint, dict[str, Any], dict[str, Any]]] = [
+    *((each, {"key": "planned"}, {"key": "payout"}) for each in (DRY_RUN, BATCH, VERIFY)),
+    *((each, {"target": each.target.replace("settlement", "planned")},
+       {"target": each.target.replace("settlement", "payout")}) for each in (KEY, PUBLIC_KEY)),
+]  # fmt: skip
+"""With what asks each for a key that the policy grants and that is not there, and for one that is neither."""
+MALFORMED: list[tuple[Endpoint, str, dict[str, Any]]] = [
+    *((each, "a malformed request", {"surplus": 1}) for each in (DRY_RUN, BATCH, VERIFY)),
+    (BATCH, "a good item beside a malformed one", {"transactions": [_ITEM, 7]}),
+    (BATCH, "malformed items alone", {"transactions": [7, {}]}),
+    (BATCH, "malformed items of a dry run", {"transactions": [7, {}], "dry_run": True}),
+]
+"""What somebody asks for who has to be refused before it is looked at."""
 ENDPOINTS = [
     *(way for each in ALL for way in each.ways()),
     DRY_RUN.way("a dry run with a killed key", "key_killed", 403, "honest", key="killed"),
@@ -122,7 +135,7 @@ ENDPOINTS = [
     BATCH.way("a batch over a kind of content that is not granted", "not_authorised", 403, "narrow",
               transactions=[{"transaction_id": "M-1", "payload": "AAAA"}]),
     BATCH.way("a batch by who may verify only", "not_authorised", 403, "checker"),
-    BATCH.way("too large a batch, of a dry run", "too_many_transactions", 400, "narrow", records=3, dry_run=True,
+    BATCH.way("too large a batch, of a dry run", "too_many_transactions", 400, "narrow", dry_run=True,
               transactions=[{"transaction_id": f"M-{number}", "message": {}} for number in range(3)]),
     BATCH.paced("paced_batch", transactions=[{"transaction_id": "M-2", "message": {}}]),
     VERIFY.way("verifying with an algorithm that is not granted", "not_authorised", 403, "checker", algorithm=PSS),
@@ -130,7 +143,22 @@ ENDPOINTS = [
     VERIFY.paced("paced_verify"),
     VERIFY.way("verifying with a killed key", "key_killed", 403, "honest", key="killed"),
     VERIFY.way("verifying with a key of nobody", "not_authorised", 403, "honest", key="fees"),
-    VERIFY.way("verifying with a key that is not there", "unknown_key", 404, "honest", key="payout"),
+    *(each.way(f"a key that is granted and not there, to {each.name}", "unknown_key", 404, "honest", **planned)
+      for each, planned, _ in NAMING_A_KEY),
+    *(each.way(f"a key that is neither granted nor there, to {each.name}", "not_authorised", 403, "honest", **payout)
+      for each, _, payout in NAMING_A_KEY),
+    *(each.way(f"a key that is not there, to {each.name}, by a killed caller", "caller_killed", 403, "killed", **payout)
+      for each, _, payout in NAMING_A_KEY),
+    *(each.way(f"a key that is not there, to {each.name}, by who has none", "not_authorised", 403, "other", **payout)
+      for each, _, payout in NAMING_A_KEY),
+    *(each.way(f"{what}, to {each.name}, by a killed caller", "caller_killed", 403, "killed", **changes)
+      for each, what, changes in MALFORMED),
+    *(each.way(f"{what}, to {each.name}, by who may use no key", "not_authorised", 403, "other", **changes)
+      for each, what, changes in MALFORMED),
+    BATCH.way("a good item beside a malformed one, with a killed key", "key_killed", 403, "honest", key="killed",
+              transactions=[_ITEM, 7]),
+    BATCH.way("malformed items, with a killed key", "key_killed", 403, "honest", key="killed", transactions=[7, {}]),
+    BATCH.way("malformed items, with a key of nobody", "not_authorised", 403, "honest", key="fees", transactions=[7]),
     VERIFY.way("verifying by who may sign only", "not_authorised", 403, "narrow"),
     SEARCH.way("the signatures for who signs", "not_authorised", 403, "honest"),
     SEARCH.way("the signatures for who verifies", "not_authorised", 403, "checker", target=BY_DIGEST),
@@ -142,6 +170,5 @@ ENDPOINTS = [
     SEARCH.way("a question that is none", "invalid_input", 400, "auditor", target="/v1/signatures?transaction_id="),
     DRY_RUN.way("an auditor who signs", "not_authorised", 403, "auditor", dry_run=False),
     KEY.way("a key of nobody, described", "not_authorised", 403, "honest", target="/v1/keys/fees"),
-    KEY.way("a key that is not there, described", "unknown_key", 404, "honest", target="/v1/keys/payout"),
     PUBLIC_KEY.way("the public key of nobody's", "not_authorised", 403, "honest", target="/v1/keys/fees/public-key"),
 ]  # fmt: skip

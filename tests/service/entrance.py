@@ -202,10 +202,10 @@ def site(
 
 
 def _policy_file(directory: Path, queue: str) -> Path:
-    """Who may do what; one key and two callers are killed, and one key is granted to nobody."""
+    """Who may do what; a key and two callers are killed, one key is granted to nobody, and one that is not there is."""
     names = (SPIFFE, CALLER, "dns:settlement.bank.example", KILLED, queue)
     callers = [
-        *(caller(name, keys=["settlement", "killed"]) for name in names),
+        *(caller(name, keys=["settlement", "killed", "planned"]) for name in names),
         caller(
             NARROW,
             limits="max_batch = 2",
@@ -247,4 +247,5 @@ def _settings(stack: Stack, people: People, issuer: Issuer) -> dict[str, str]:
         "SIGNER_HTTP__JWT__JWKS_FILE": str(directory / "jwks.json"),
         "SIGNER_HTTP__JWT__ALGORITHMS": '["RS256", "ES256"]',
         "SIGNER_HTTP__AUDITED_REFUSALS_PER_MINUTE": "10000",
+        "SIGNER_POLICY__AUDITED_REFUSALS_PER_MINUTE": "10000",
     }

@@ -227,6 +227,18 @@ def test_explain_says_what_would_happen_and_why(tmp_path: Path) -> None:
     assert row["rule"].startswith("kill switch: key settlement since ")
 
 
+def test_explain_says_what_the_service_answers_about_keys(service: Governed) -> None:
+    """Which aliases there are, only they learn to whom they are granted; the settings' keys are asked last."""
+    service.write(caller(HTTP, keys=["settlement", "planned"]))
+    with all_running(service):
+        for key, code in (("planned", "unknown_key"), ("payout", "not_authorised"), ("nobodys", "not_authorised")):
+            explained = service.run("explain", "--caller", HTTP, "--key", key, "--output", "json")
+            answer = service.ask(key=key)
+            assert (explained.returncode, json.loads(explained.stdout)[0]["code"]) == (1, code)
+            assert answer.json()["code"] == code
+            assert answer.json()["detail"] == json.loads(explained.stdout)[0]["message"]
+
+
 def test_a_kill_that_stops_nobody_says_so(tmp_path: Path) -> None:
     """A slip of the pen at 3 a.m. must not pass for a stop; it is kept, and so is one over a bad policy."""
     file = tmp_path / "policy.toml"

@@ -41,7 +41,7 @@ def sites(
 
 def test_there_are_enough_ways() -> None:
     """The table has the size it was promised to have, and says nothing twice."""
-    assert len(ALL_WAYS) >= 260
+    assert len(ALL_WAYS) >= 270
     assert len({way.name for way in ALL_WAYS}) == len(ALL_WAYS)
 
 
@@ -55,9 +55,8 @@ def test_a_way_in_is_closed(sites: Sites, way: Way) -> None:
     answer = way.go(service)
     expected = (None, None) if way.status is None else (way.status, way.code)
     assert (answer.status, answer.code) == expected
-    until(lambda: len(service.records()) >= recorded + way.records, "a record")
-    record, *others = service.records()[recorded:]
-    assert [other["error_code"] for other in others] == [way.code] * (way.records - 1)
+    until(lambda: len(service.records()) > recorded, "a record")
+    (record,) = service.records()[recorded:]
     outcome = "failed" if way.code == "rate_limited" else "refused"
     assert (record["outcome"], record["error_code"], record["entrance"]) == (outcome, way.code, "http")
     assert (record.get("message_id"), record["channel"]) == (answer.request_id, answer.source)

@@ -27,8 +27,6 @@ class Way:
     """None: there is no answer, for there is no request."""
     required: bool = False
     """Over the service that lets nobody connect without a certificate."""
-    records: int = 1
-    """One for each transaction that is refused."""
     before: Try | None = None
     """What the same person does first, with success."""
 
@@ -231,7 +229,16 @@ PERMISSIONS = [
         lambda site: site.bearer(site.issuer.token(sub="somebody-else")), 403),
     Way("somebody behind the balancer who may use no key", "not_authorised",
         lambda site: site.ask(None, [leaf(site.people.other)], source=BALANCER), 403),
-    _allowed("a key that is not there", "unknown_key", 404, key="payout"),
+    _allowed("a key that is granted and not there", "unknown_key", 404, key="planned"),
+    _allowed("a key that is neither granted nor there", "not_authorised", 403, key="payout"),
+    Way("a key that is not there, asked for by who may use none", "not_authorised",
+        lambda site: site.ask(site.people.other, key="payout"), 403),
+    Way("a key that is not there, asked for by a killed caller", "caller_killed",
+        lambda site: site.ask(site.people.killed, key="payout"), 403),
+    Way("a malformed request of who may use no key", "not_authorised",
+        lambda site: site.ask(site.people.other, surplus=1), 403),
+    Way("a malformed request of a killed caller", "caller_killed",
+        lambda site: site.ask(site.people.killed, surplus=1), 403),
     _allowed("no transaction id", "transaction_id_required", 400, transaction_id=None),
     _allowed("a key that is granted to nobody", "not_authorised", 403, key="fees"),
     _allowed("a killed key", "key_killed", 403, key="killed"),
@@ -252,7 +259,7 @@ PERMISSIONS = [
     Way("more at once than is granted", "too_many_transactions",
         lambda site: site.ask(site.people.narrow, target="/v1/sign-batch", transaction_id=None, message=None,
                               transactions=[{"transaction_id": f"M-{i}", "payload": "AAAA"} for i in range(3)]),
-        400, records=3),
+        400),
     Way("more than a second's share", "rate_limited", lambda site: site.ask(site.people.limited, transaction_id="L-2"),
         429, before=lambda site: site.ask(site.people.limited, transaction_id="L-1")),
 ]  # fmt: skip
