@@ -16,6 +16,8 @@ SLOW: Final = "cloudhsm-slow"
 
 WITHOUT_HSM: Final = ("unit", "integration", "fuzz")
 """Directories whose tests open no module: over a preset they would only do again what they have done."""
+WITH_ITS_OWN: Final = ("test_drill.py", "test_bench.py", "test_bench_remembered.py", "test_loadtest.py")
+"""Files whose tests put a shim of their own before SoftHSM, whatever the run is over: so would they."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,8 +33,12 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("preset") == "none":
         return
-    config.hook.pytest_deselected(items=[item for item in items if item.path.parent.name in WITHOUT_HSM])
-    items[:] = [item for item in items if item.path.parent.name not in WITHOUT_HSM]
+    config.hook.pytest_deselected(items=[item for item in items if _is_the_same_again(item)])
+    items[:] = [item for item in items if not _is_the_same_again(item)]
+
+
+def _is_the_same_again(item: pytest.Item) -> bool:
+    return item.path.parent.name in WITHOUT_HSM or item.path.name in WITH_ITS_OWN
 
 
 @pytest.fixture(scope="session")
