@@ -16,8 +16,6 @@ SLOW: Final = "cloudhsm-slow"
 
 WITHOUT_HSM: Final = ("unit", "integration", "fuzz")
 """Directories whose tests open no module: over a preset they would only do again what they have done."""
-WITH_ITS_OWN: Final = ("test_drill.py", "test_bench.py", "test_bench_remembered.py", "test_loadtest.py")
-"""Files whose tests put a shim of their own before SoftHSM, whatever the run is over: so would they."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_the_same_again(item: pytest.Item) -> bool:
-    return item.path.parent.name in WITHOUT_HSM or item.path.name in WITH_ITS_OWN
+    return item.path.parent.name in WITHOUT_HSM or item.get_closest_marker("once") is not None
 
 
 @pytest.fixture(scope="session")

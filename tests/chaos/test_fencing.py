@@ -20,6 +20,9 @@ from tests.chaos.proxy import Exchange, Proxy
 from tests.chaos.run import evidence_of, public_key_of
 from tests.chaos.site import ROOT, Site, open_site
 
+# Whoever was overtaken meets the ledger, whatever the module is like.
+pytestmark = pytest.mark.once
+
 PATIENCE_S = 90.0
 COMPLETES = "UpdateItem"
 """What a batch of one is completed with, and nothing else while nobody takes over."""

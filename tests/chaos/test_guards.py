@@ -90,6 +90,7 @@ def trial(directory: Path, code: Path, softhsm_module: Path, preset: Preset) -> 
         yield Trial(site, Feeder(site, Mill(1), journals[0], collector.is_out), collector, shim)
 
 
+@pytest.mark.once  # it proves the checker; the service as it is runs below, over the preset too
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name.replace(" ", "-"))
 def test_what_a_guard_holds_back_is_found_without_it(

@@ -17,6 +17,9 @@ from tests.chaos.proxy import Exchange, Proxy, nothing
 from tests.chaos.site import Service, Site, open_site
 from tests.chaos.wire import answer
 
+# A lease is lost between service and queue, whatever the module is like.
+pytestmark = pytest.mark.once
+
 WHEN = {"fetching": 80, "forwarding": 60, "forwarded": 60}
 """Its lease is lost before the batch was signed; while its forwarding fails; after it was forwarded."""
 HIDDEN_S = 600

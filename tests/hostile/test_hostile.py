@@ -17,6 +17,9 @@ from tests.hostile.reading import Reader, reader
 from tests.hostile.sending import Log, Sender, settings, unexplained
 from tests.service.running import running
 
+# A body is read before any module is asked.
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:

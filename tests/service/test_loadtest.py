@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+# Over a shim of its own, whatever the run is over.
+pytestmark = pytest.mark.once
+
 
 def command(*arguments: str) -> tuple[list[str], dict[str, str]]:
     """Give the words and the environment: it puts the shim before SoftHSM itself, whatever the tests are over."""
