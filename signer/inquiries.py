@@ -192,7 +192,8 @@ class Inquiries:
         if not self._authority.refusals.admit(entry.caller or "", error):
             return Refused(error)
         outcome = "failed" if error.retryable else "refused"
-        (audit_id,) = self._audit.append([replace(entry, outcome=outcome, error_code=error.code)])
+        entry = replace(entry, outcome=outcome, error_code=error.code)
+        (audit_id,) = self._authority.refusals.append(self._audit, [entry])
         return Refused(error, audit_id)
 
     def _entry(self, operation: str, origin: Origin) -> AuditEntry:

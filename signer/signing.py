@@ -264,6 +264,7 @@ class SigningService:
                             work.attach_signature(now, audit_id)
                     recorded += len(part)
             except UnavailableError as error:
+                self._authority.refusals.count_unrecorded(record.entry for record in records[recorded:])
                 _fail([work for record in records[recorded:] for work in record.items], error)
 
     def _complete(self, works: Sequence[Work], timer: Stopwatches) -> None:

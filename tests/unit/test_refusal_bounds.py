@@ -8,11 +8,11 @@ import pytest
 
 from signer.authority import Authority
 from signer.deadlines import Deadline
-from signer.errors import ConflictError, KeyKilledError, NotAuthorisedError, UnavailableError
+from signer.errors import AuditUnavailableError, ConflictError, KeyKilledError, NotAuthorisedError, UnavailableError
 from signer.inquiries import Search
 from signer.metrics import Stopwatch
 from signer.policy_file import parse_policy
-from signer.ports import Origin
+from signer.ports import AuditEntry, Origin
 from signer.refusal_bounds import WINDOW_S, RefusalBounds
 from signer.transactions import SigningRequest
 from signer.work import Outcome, Refused, Signed
@@ -139,6 +139,49 @@ def test_many_callers_are_bounded_together(bounded: Bounded) -> None:
     (told,) = bounded.bounds.take_untold(NOW)
     assert sum(admitted) == 10 * PER_MINUTE
     assert (told.caller, (told.detail or "").split()[0]) == (None, str(1000 - 10 * PER_MINUTE))
+
+
+def test_what_the_audit_log_did_not_take_is_told(bounded: Bounded) -> None:
+    """The caller heard why, or that there is no log now: the minute's record has each, a dry run and a search too."""
+    bounded.simulation.audit.fail_next(AuditUnavailableError("disk full"), times=4)
+    for number in range(2):
+        (outcome,) = bounded.sign(asked(number=number))
+        assert isinstance(outcome, Refused)
+        assert (outcome.error.code, outcome.audit_id) == ("not_authorised", None)
+    with pytest.raises(AuditUnavailableError):
+        bounded.simulation.rehearsal.rehearse([asked()], origin("stranger"))
+    with pytest.raises(AuditUnavailableError):
+        bounded.simulation.inquiries.search(Search("T"), origin("other"))
+    bounded.sign(asked())
+    told = bounded.bounds.take_untold(NOW, closing=True)
+    assert {(entry.caller, entry.error_code): (entry.detail or "").split()[0] for entry in told} == {
+        ("stranger", "not_authorised"): "4",
+        ("other", "not_authorised"): "1",
+    }
+
+
+def test_so_is_a_conflict_that_it_did_not_take(bounded: Bounded) -> None:
+    """And that a limit was reached; what was signed is withheld, what failed is asked for again."""
+    bounded.sign(asked(), caller=BANK)
+    audit = bounded.simulation.audit
+    audit.fail_next(AuditUnavailableError("disk full"), times=3)
+    bounded.sign(replace(asked(), digest=b"x" * 32), caller=BANK)
+    bounded.sign(*(asked(number=number) for number in (2, 3, 4)), caller=BANK)
+    bounded.sign(asked(number=5), caller=BANK)
+    told = bounded.bounds.take_untold(NOW, closing=True)
+    assert [(entry.caller, entry.error_code) for entry in told] == [
+        (BANK, "transaction_conflict"),
+        (BANK, "rate_limited"),
+    ]
+
+
+def test_names_are_not_kept_without_end(bounded: Bounded) -> None:
+    """However many come while the audit log takes nothing: each is counted."""
+    stranger = AuditEntry(NOW, "sign", "refused", "not_authorised")
+    bounded.bounds.count_unrecorded(replace(stranger, caller=f"caller-{number}") for number in range(1000))
+    told = bounded.bounds.take_untold(NOW, closing=True)
+    assert len(told) == 10 * PER_MINUTE + 1
+    assert sum(int((entry.detail or "").split()[0]) for entry in told) == 1000
 
 
 def test_everything_else_keeps_its_records(bounded: Bounded) -> None:
