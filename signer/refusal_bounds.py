@@ -156,9 +156,9 @@ class RefusalBounds:
     ) -> list[Record[Item]]:
         """Give what is to be recorded of the items of one call: one record for all where all have one refusal."""
         refusals = [refusal_of(item) for item in items]
-        of_all = _of_all(refusals)
-        if of_all is not None:
-            whole = self.admit(caller, of_all)
+        common = _common(refusals)
+        if common is not None:
+            whole = self.admit(caller, common)
             return [Record(_whole([entry_of(item) for item in items]), items)] if whole else []
         return [
             Record(entry_of(item), (item,))
@@ -172,7 +172,7 @@ def told(number: int) -> str:
     return f"{number} more refusals with this code, not recorded one by one"
 
 
-def _of_all(refusals: Sequence[SignerError | None]) -> SignerError | None:
+def _common(refusals: Sequence[SignerError | None]) -> SignerError | None:
     """Give what several were refused for, if that is one thing."""
     first = refusals[0]
     is_one = isinstance(first, _BOUNDED) and all(each is not None and each.code == first.code for each in refusals)

@@ -50,10 +50,10 @@ class Bounded:
         """What is on record."""
         return [entry.error_code for entry in self.simulation.audit.entries]
 
-    def sign(self, *requests: SigningRequest, caller: str = "stranger") -> list[Outcome]:
+    def sign(self, *requests: SigningRequest, caller: str = "stranger", within_s: float = 60) -> list[Outcome]:
         """Ask."""
         watch = Stopwatch(self.simulation.metrics, "http")
-        return self.simulation.service.sign_many(requests, origin(caller), Deadline.after(60), watch)
+        return self.simulation.service.sign_many(requests, origin(caller), Deadline.after(within_s), watch)
 
 
 def origin(caller: str) -> Origin:
@@ -202,3 +202,13 @@ def test_who_is_beyond_a_limit_fills_nothing_either(bounded: Bounded) -> None:
     for number in range(50):
         bounded.sign(asked(number=number), caller=BANK)
     assert Counter(bounded.codes) == {None: 4, "rate_limited": PER_MINUTE}
+
+
+def test_what_comes_too_late_counts_towards_no_limit(bounded: Bounded) -> None:
+    """Nothing of it was to be signed; whoever asks again in time has all of its share."""
+    for number in range(10):
+        (late,) = bounded.sign(asked(number=number), caller=BANK, within_s=0)
+        assert isinstance(late, Refused)
+        assert late.error.code == "deadline_exceeded"
+    outcomes = [bounded.sign(asked(number=number), caller=BANK)[0] for number in range(4)]
+    assert all(isinstance(outcome, Signed) for outcome in outcomes)
