@@ -31,9 +31,6 @@ _BOUNDED: Final = (
 )  # fmt: skip
 """What the policy and its limits say; everything else has its record, however often."""
 
-_FOR_NOW: Final = frozenset({RateLimitedError.code})
-"""What is not refused for good, and is bounded."""
-
 Untold = Counter[tuple[str | None, str]]
 """How many have no record, by source (None: several) and code."""
 Item = TypeVar("Item")
@@ -127,8 +124,9 @@ class RefusalBounds:
     def count_unrecorded(self, entries: Iterable[AuditEntry]) -> None:
         """Count the refusals among `entries`, which the audit log did not take: callers may have heard of them."""
         for entry in entries:
-            if entry.error_code is not None and (entry.outcome == "refused" or entry.error_code in _FOR_NOW):
-                self._shares.count(entry.caller, entry.error_code)
+            code = entry.error_code
+            if code is not None and (entry.outcome == "refused" or code == RateLimitedError.code):
+                self._shares.count(entry.caller, code)
 
     def append(self, audit: AuditLog, entries: Sequence[AuditEntry]) -> list[str]:
         """Append `entries` to `audit` as it does; if it raises, the refusals among them are counted."""
@@ -174,9 +172,10 @@ def told(number: int) -> str:
 
 def _common(refusals: Sequence[SignerError | None]) -> SignerError | None:
     """Give what several were refused for, if that is one thing."""
-    first = refusals[0]
-    is_one = isinstance(first, _BOUNDED) and all(each is not None and each.code == first.code for each in refusals)
-    return first if is_one and len(refusals) > 1 else None
+    first, *others = refusals or [None]
+    if not others or not isinstance(first, _BOUNDED):
+        return None
+    return first if all(each is not None and each.code == first.code for each in others) else None
 
 
 def _whole(entries: Sequence[AuditEntry]) -> AuditEntry:
