@@ -112,13 +112,9 @@ class Inquiries:
         """Name every configured key."""
         return self._key_ring.aliases()
 
-    def refusal(self, operation: str, origin: Origin, key_alias: str | None, detail: str) -> Refused | None:
-        """Refuse a caller on record whatever it asks for, in words that cannot be read, or of no single transaction.
-
-        None: it is not killed, the policy names it, and it may sign with the key of this alias, if there is one.
-        """
-        policy, caller = self._authority.current(), origin.caller
-        denial = policy.key_use_denial(caller, key_alias, SIGN) if key_alias else policy.stranger_denial(caller)
+    def refusal(self, operation: str, origin: Origin, key_alias: str, detail: str) -> Refused | None:
+        """Refuse a caller on record who asks for no transaction that can be read; None: it may sign with this key."""
+        denial = self._authority.current().key_use_denial(origin.caller, key_alias, SIGN)
         if denial is None:
             return None
         entry = replace(self._entry(operation, origin), key_alias=key_alias, detail=detail)
@@ -192,7 +188,8 @@ class Inquiries:
         if not self._authority.refusals.admit(entry.caller or "", error):
             return Refused(error)
         outcome = "failed" if error.retryable else "refused"
-        (audit_id,) = self._audit.append([replace(entry, outcome=outcome, error_code=error.code)])
+        entry = replace(entry, outcome=outcome, error_code=error.code)
+        (audit_id,) = self._authority.refusals.append(self._audit, [entry])
         return Refused(error, audit_id)
 
     def _entry(self, operation: str, origin: Origin) -> AuditEntry:

@@ -65,10 +65,12 @@ class PolicyRecorder:
             except UnavailableError as error:
                 self._logger.warning("policy.not_recorded", reason=error.message, waiting=len(waiting))
                 return False
-            self._recorded(first)
-            with self._changed:
-                self._waiting.popleft()
-                self._unrecorded.set(len(self._waiting))
+            try:
+                self._recorded(first)
+            finally:  # it is on record, and not twice
+                with self._changed:
+                    self._waiting.popleft()
+                    self._unrecorded.set(len(self._waiting))
         return True
 
     def start(self) -> None:

@@ -63,7 +63,7 @@ class Rehearsal:
         records = refusals.records(
             origin.caller, tries, lambda each: each.error, lambda each: self._entry(each, origin)
         )
-        ids = self._audit.append([record.entry for record in records]) if records else []
+        ids = refusals.append(self._audit, [record.entry for record in records]) if records else []
         for record, audit_id in zip(records, ids, strict=True):
             for each in record.items:
                 each.audit_id = audit_id

@@ -114,7 +114,7 @@ class HttpSettings(Section):
     jwt: JwtSettings | None = None
     health: HealthSettings | None = None
     audited_refusals_per_minute: int = Field(default=60, ge=1, le=100_000)
-    """Of one peer; what it is refused beyond that is counted in one record. Ten times as many for all together."""
+    """Of one peer, or caller where that is proven, and ten times as many of all; what is beyond is counted."""
 
     @property
     def authenticates(self) -> bool:

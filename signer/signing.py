@@ -107,15 +107,17 @@ class SigningService:
         """
         groups = [_Group([Work(item, call.origin) for item in call.requests], call.all_or_nothing) for call in calls]
         works = [work for group in groups for work in group.works]
-        in_time = [call.deadline for call in calls if call.deadline.remaining_s() > 0]
-        deadline = min(in_time or [call.deadline for call in calls], key=lambda each: each.at_s)
+        in_time = [call.deadline.remaining_s() > 0 for call in calls]
+        deadlines = [call.deadline for call, is_in_time in zip(calls, in_time, strict=True) if is_in_time]
+        deadline = min(deadlines or [call.deadline for call in calls], key=lambda each: each.at_s)
         timer = Stopwatches([call.watch for call in calls])
         try:
             # Neither a change of policy nor the instant of a rotation splits what came in together.
             versions = VersionsInForce(self._key_ring, self._wall_clock())
-            for group, call in zip(groups, calls, strict=True):
-                self._authorise(group, versions)
-                if call.deadline.at_s < deadline.at_s:
+            for group, is_in_time in zip(groups, in_time, strict=True):
+                if is_in_time:
+                    self._authorise(group, versions)
+                else:  # nor does it count towards the caller's limit
                     _fail(group.works, DeadlineExceededError("the deadline passed before its turn came"))
             self._abandon_siblings(groups)
             self._claim(groups, versions, deadline, timer)
@@ -264,6 +266,7 @@ class SigningService:
                             work.attach_signature(now, audit_id)
                     recorded += len(part)
             except UnavailableError as error:
+                self._authority.refusals.count_unrecorded(record.entry for record in records[recorded:])
                 _fail([work for record in records[recorded:] for work in record.items], error)
 
     def _complete(self, works: Sequence[Work], timer: Stopwatches) -> None:

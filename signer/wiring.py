@@ -224,7 +224,7 @@ def _build_api(
     core: _Core, settings: Settings, http: HttpSettings, logger: logs.Logger, stack: ExitStack
 ) -> Callable[[], ApiServer]:
     """Give what opens the HTTP entrance; `stack` closes it."""
-    opened = open_credentials(http, core.audit, core.metrics.auth, logger, utc_now)
+    opened = open_credentials(http, core.audit, core.metrics, logger, utc_now)
     credentials = stack.enter_context(opened)
     if credentials.tls is not None:
         core.readiness.heed(credentials.tls.warnings)

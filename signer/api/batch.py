@@ -17,7 +17,6 @@ from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.api.problems import Problem
 from signer.api.requests import Batch, BatchItem, parse_sign_batch
-from signer.api.strangers import read_for, refuse
 from signer.errors import (
     KilledError,
     NotAuthorisedError,
@@ -56,21 +55,26 @@ class BatchEndpoint:
     def _sign(self, idempotency_keys: list[str], body: bytes, exchange: Exchange) -> Response:
         caller = exchange.origin.caller
         stand_ins = partial(stand_in_id, idempotency_keys, caller)
-        parse = partial(parse_sign_batch, body, self._max_items, stand_ins)
-        batch = read_for(self._inquiries, exchange, "sign", parse)
+        batch = parse_sign_batch(body, self._max_items, stand_ins)
         requests = batch.requests()
         answers: Iterator[Outcome | Rehearsed]
         if not requests:
             # With nothing to decide about, the core would let anybody know what is wrong with each item.
-            operation = "dry_run" if batch.dry_run else "sign"
-            detail = f"{len(batch.items)} transactions that could not be read"
-            refuse(self._inquiries, exchange, operation, batch.key_alias, detail)
+            self._require_key(batch, exchange)
             answers = iter(())
         elif batch.dry_run:
             answers = iter(self._rehearsal.rehearse(requests, exchange.origin))
         else:
             answers = iter(self._service.sign_many(requests, exchange.origin, exchange.deadline, exchange.watch))
         return self._answer(batch, _outcomes(batch.items, answers), exchange)
+
+    def _require_key(self, batch: Batch, exchange: Exchange) -> None:
+        operation = "dry_run" if batch.dry_run else "sign"
+        detail = f"{len(batch.items)} transactions that could not be read"
+        refused = self._inquiries.refusal(operation, exchange.origin, batch.key_alias, detail)
+        if refused is not None:
+            exchange.audit_id = refused.audit_id
+            raise refused.error
 
     def _answer(self, batch: Batch, outcomes: list[Outcome | Rehearsed], exchange: Exchange) -> Response:
         items, dry_run, counts = batch.items, batch.dry_run, _count(outcomes)

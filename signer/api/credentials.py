@@ -14,7 +14,7 @@ from signer.api.tokens import TokenVerifier
 from signer.api.trusted_proxies import TrustedProxies
 from signer.http_settings import is_loopback
 from signer.logs import Logger
-from signer.metrics import AuthMetrics
+from signer.metrics import Metrics
 from signer.ports import AuditLog
 from signer.settings import HttpSettings
 
@@ -30,7 +30,7 @@ class Credentials:
 
 @contextmanager
 def open_credentials(
-    settings: HttpSettings, audit: AuditLog, metrics: AuthMetrics, logger: Logger, wall_clock: Callable[[], datetime]
+    settings: HttpSettings, audit: AuditLog, metrics: Metrics, logger: Logger, wall_clock: Callable[[], datetime]
 ) -> Iterator[Credentials]:
     """Read the TLS files and fetch the keys of the token issuer; raises `ConfigurationError`.
 
@@ -43,10 +43,10 @@ def open_credentials(
         stack.callback(refusals.close)
         tls = None
         if settings.tls is not None:
-            tls = stack.enter_context(closing(TlsMaterial(settings.tls, metrics, logger, wall_clock)))
+            tls = stack.enter_context(closing(TlsMaterial(settings.tls, metrics.auth, logger, wall_clock)))
         tokens = None
         if settings.jwt is not None:
-            keys = KeySet(KeySource(settings.jwt), settings.jwt, metrics, logger, time.monotonic)
+            keys = KeySet(KeySource(settings.jwt), settings.jwt, metrics.auth, logger, time.monotonic)
             stack.enter_context(closing(keys)).start()
             tokens = TokenVerifier(settings.jwt, keys, wall_clock)
         accepted = Accepted(

@@ -68,6 +68,7 @@ class Intake:
     async def _serve(self, request: Request, name: str, answering: _Answering, *, has_body: bool) -> Response:
         exchange = self._exchange(request)
         try:
+            self._refuse_stranger(request, exchange.origin.caller)
             body = await self._body(request, exchange) if has_body else b""
             # Not before: who sends slowly would hold a place that another request could have had.
             with self._admission.admit():
@@ -99,15 +100,17 @@ class Intake:
             accepted_still(request.scope),
         )
 
-    async def _body(self, request: Request, exchange: Exchange) -> bytes:
-        caller = exchange.origin.caller
+    def _refuse_stranger(self, request: Request, caller: str) -> None:
+        """Refuse a caller that the policy does not name, or the kill switch stops, whatever it asks for."""
         denial = self._authority.current().stranger_denial(caller)
         if denial is not None:
             self._authenticator.refuse(request, denial.error, caller)
             raise denial.error
+
+    async def _body(self, request: Request, exchange: Exchange) -> bytes:
         self._admission.require_room()
         whole = body_is_whole(request.scope)
-        with nullcontext() if whole else self._bodies.one_more(caller):
+        with nullcontext() if whole else self._bodies.one_more(exchange.origin.caller):
             timeout_s = min(BODY_TIMEOUT_S, exchange.deadline.remaining_s())
             return await read_json_body(request, self._max_body_bytes, timeout_s)
 

@@ -15,7 +15,6 @@ from signer.api.idempotency import HEADER, REPLAYED_HEADER, stand_in_id
 from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.api.requests import parse_sign
-from signer.api.strangers import read_for
 from signer.signing import Call
 from signer.transactions import SigningRequest
 from signer.work import Refused
@@ -26,7 +25,6 @@ class SignEndpoint:
 
     def __init__(self, parts: Parts, intake: Intake) -> None:
         self._rehearsal = parts.rehearsal
-        self._inquiries = parts.inquiries
         self._aliases = frozenset(parts.inquiries.aliases())
         self._metrics = parts.metrics
         self._intake = intake
@@ -38,11 +36,7 @@ class SignEndpoint:
 
     def _sign(self, idempotency_keys: list[str], body: bytes, exchange: Exchange) -> Steps:
         exchange.begin_work()
-
-        def parse() -> tuple[SigningRequest, bool]:
-            return parse_sign(body, stand_in_id(idempotency_keys, exchange.origin.caller))
-
-        wanted, dry_run = read_for(self._inquiries, exchange, "sign", parse)
+        wanted, dry_run = parse_sign(body, stand_in_id(idempotency_keys, exchange.origin.caller))
         exchange.about |= self._about(wanted)
         if dry_run:
             return self._rehearse(wanted, exchange)

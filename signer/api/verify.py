@@ -1,7 +1,6 @@
 """`POST /v1/verify`: is this signature ours? Answered with the public keys; the HSM is not asked."""
 
 import base64
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +11,6 @@ from signer.api.exchange import Exchange
 from signer.api.intake import Intake
 from signer.api.parts import Parts
 from signer.api.requests import parse_verify
-from signer.api.strangers import read_for
 from signer.ports import KeyVersion
 from signer.work import Refused
 
@@ -29,7 +27,7 @@ class VerifyEndpoint:
         return await self._intake.serve(request, "verified", self._verify)
 
     def _verify(self, body: bytes, exchange: Exchange) -> Response:
-        wanted = read_for(self._inquiries, exchange, "verify", partial(parse_verify, body))
+        wanted = parse_verify(body)
         verdict = self._inquiries.verify(wanted, exchange.origin)
         exchange.audit_id = verdict.audit_id
         if isinstance(verdict, Refused):

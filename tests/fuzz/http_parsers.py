@@ -88,7 +88,7 @@ def _balancer(data: bytes) -> object:
 
 _AUTHENTICATOR: Final = Authenticator(
     Accepted(certificates=True, tokens=WORLD.verifier, proxies=_PROXIES, plain_tokens=True),
-    RefusalLog(SimulatedAuditLog(), _METRICS.auth, logs.get("fuzz"), 1, (lambda: datetime.now(UTC), lambda: 0.0)),
+    RefusalLog(SimulatedAuditLog(), _METRICS, logs.get("fuzz"), 1, (lambda: datetime.now(UTC), lambda: 0.0)),
     lambda: _NOW,
 )
 

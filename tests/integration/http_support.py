@@ -234,7 +234,7 @@ def running(
         for traces in (key_ring.signed, key_ring.threads, audit.entries):
             traces.clear()
         credentials = closing.enter_context(
-            open_credentials(http_settings, audit, metrics.auth, logger, lambda: datetime.now(UTC))
+            open_credentials(http_settings, audit, metrics, logger, lambda: datetime.now(UTC))
         )
         if credentials.tls is not None:
             readiness.heed(credentials.tls.warnings)

@@ -12,7 +12,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from signer.policy import AUDITOR, CallerPolicy, Grant, Kills, Policy
 from signer.signatures import fingerprint
-from tests.integration.http_support import ALIAS, CALLER, FORBIDDEN_ALIAS, Entrance, running
+from tests.integration.http_support import ALIAS, CALLER, FORBIDDEN_ALIAS, Entrance, eventually, running
 from tests.simulators import private_key
 from tests.unit.policies import KILL
 
@@ -123,9 +123,11 @@ def test_strangers_and_killed_callers_are_told_of_no_key(policy: Policy, code: s
         paths = ("/v1/keys", f"/v1/keys/{ALIAS}", f"/v1/keys/{ALIAS}/public-key")
         answers = [entrance.client.get(path) for path in paths]
         key_set = entrance.client.get(JWKS)
-        recorded = [entry.error_code for entry in entrance.audit.of("read_keys")]
+        eventually(lambda: len(entrance.audit.of("admit")) == 3)
+        recorded = [(entry.error_code, entry.caller) for entry in entrance.audit.of("admit")]
+        assert entrance.sample("signer_policy_refusals_total", code=code) == 3
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(403, code)] * 3
-    assert recorded == [code] * 3
+    assert recorded == [(code, CALLER)] * 3
     assert key_set.status_code == 200
 
 

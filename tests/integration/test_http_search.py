@@ -8,7 +8,7 @@ import pytest
 
 from signer.errors import LedgerUnavailableError
 from signer.policy import AUDITOR, CallerPolicy, Kills, Policy
-from tests.integration.http_support import ALIAS, CALLER, CANONICAL_MESSAGE, Entrance, allow, running
+from tests.integration.http_support import ALIAS, CALLER, CANONICAL_MESSAGE, Entrance, allow, eventually, running
 from tests.unit.policies import KILL
 
 DIGEST = base64.b64encode(hashlib.sha256(CANONICAL_MESSAGE).digest()).decode()
@@ -68,7 +68,8 @@ def test_a_killed_auditor_may_not_ask() -> None:
         auditor = CallerPolicy({}, roles=frozenset({AUDITOR}))
         entrance.authority.replace(Policy({CALLER: auditor}, Kills(callers={CALLER: KILL})))
         response = search(entrance, transaction_id="T-0")
-        (entry,) = entrance.audit.of("search")
+        eventually(lambda: entrance.audit.of("admit") != [])
+        (entry,) = entrance.audit.of("admit")
     assert (response.status_code, response.json()["code"], entry.error_code) == (403, *["caller_killed"] * 2)
 
 

@@ -119,7 +119,7 @@ def test_who_is_not_to_be_heard_is_refused_at_the_head(
         (request_id, caller, found) = recorded(entrance)[0]
         assert (caller, found) == (SLOW, code)
         assert request_id in {problem["request_id"] for _, _, problem in answers}
-    assert entrance.sample("signer_http_refused_credentials_total", code=code) == 70.0
+    assert entrance.sample("signer_policy_refusals_total", code=code) == 70.0
 
 
 def recorded(entrance: Entrance) -> list[tuple[str | None, str | None, str | None]]:

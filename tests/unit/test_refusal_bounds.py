@@ -8,11 +8,11 @@ import pytest
 
 from signer.authority import Authority
 from signer.deadlines import Deadline
-from signer.errors import ConflictError, KeyKilledError, NotAuthorisedError, UnavailableError
+from signer.errors import AuditUnavailableError, ConflictError, KeyKilledError, NotAuthorisedError, UnavailableError
 from signer.inquiries import Search
 from signer.metrics import Stopwatch
 from signer.policy_file import parse_policy
-from signer.ports import Origin
+from signer.ports import AuditEntry, Origin
 from signer.refusal_bounds import WINDOW_S, RefusalBounds
 from signer.transactions import SigningRequest
 from signer.work import Outcome, Refused, Signed
@@ -50,10 +50,10 @@ class Bounded:
         """What is on record."""
         return [entry.error_code for entry in self.simulation.audit.entries]
 
-    def sign(self, *requests: SigningRequest, caller: str = "stranger") -> list[Outcome]:
+    def sign(self, *requests: SigningRequest, caller: str = "stranger", within_s: float = 60) -> list[Outcome]:
         """Ask."""
         watch = Stopwatch(self.simulation.metrics, "http")
-        return self.simulation.service.sign_many(requests, origin(caller), Deadline.after(60), watch)
+        return self.simulation.service.sign_many(requests, origin(caller), Deadline.after(within_s), watch)
 
 
 def origin(caller: str) -> Origin:
@@ -141,6 +141,49 @@ def test_many_callers_are_bounded_together(bounded: Bounded) -> None:
     assert (told.caller, (told.detail or "").split()[0]) == (None, str(1000 - 10 * PER_MINUTE))
 
 
+def test_what_the_audit_log_did_not_take_is_told(bounded: Bounded) -> None:
+    """The caller heard why, or that there is no log now: the minute's record has each, a dry run and a search too."""
+    bounded.simulation.audit.fail_next(AuditUnavailableError("disk full"), times=4)
+    for number in range(2):
+        (outcome,) = bounded.sign(asked(number=number))
+        assert isinstance(outcome, Refused)
+        assert (outcome.error.code, outcome.audit_id) == ("not_authorised", None)
+    with pytest.raises(AuditUnavailableError):
+        bounded.simulation.rehearsal.rehearse([asked()], origin("stranger"))
+    with pytest.raises(AuditUnavailableError):
+        bounded.simulation.inquiries.search(Search("T"), origin("other"))
+    bounded.sign(asked())
+    told = bounded.bounds.take_untold(NOW, closing=True)
+    assert {(entry.caller, entry.error_code): (entry.detail or "").split()[0] for entry in told} == {
+        ("stranger", "not_authorised"): "4",
+        ("other", "not_authorised"): "1",
+    }
+
+
+def test_so_is_a_conflict_that_it_did_not_take(bounded: Bounded) -> None:
+    """And that a limit was reached; what was signed is withheld, what failed is asked for again."""
+    bounded.sign(asked(), caller=BANK)
+    audit = bounded.simulation.audit
+    audit.fail_next(AuditUnavailableError("disk full"), times=3)
+    bounded.sign(replace(asked(), digest=b"x" * 32), caller=BANK)
+    bounded.sign(*(asked(number=number) for number in (2, 3, 4)), caller=BANK)
+    bounded.sign(asked(number=5), caller=BANK)
+    told = bounded.bounds.take_untold(NOW, closing=True)
+    assert [(entry.caller, entry.error_code) for entry in told] == [
+        (BANK, "transaction_conflict"),
+        (BANK, "rate_limited"),
+    ]
+
+
+def test_names_are_not_kept_without_end(bounded: Bounded) -> None:
+    """However many come while the audit log takes nothing: each is counted."""
+    stranger = AuditEntry(NOW, "sign", "refused", "not_authorised")
+    bounded.bounds.count_unrecorded(replace(stranger, caller=f"caller-{number}") for number in range(1000))
+    told = bounded.bounds.take_untold(NOW, closing=True)
+    assert len(told) == 10 * PER_MINUTE + 1
+    assert sum(int((entry.detail or "").split()[0]) for entry in told) == 1000
+
+
 def test_everything_else_keeps_its_records(bounded: Bounded) -> None:
     """A conflict is one each, whoever has been refused how often; so is what was signed, and what failed for now."""
     (first,) = bounded.sign(asked(), caller=QUEUE)
@@ -159,3 +202,13 @@ def test_who_is_beyond_a_limit_fills_nothing_either(bounded: Bounded) -> None:
     for number in range(50):
         bounded.sign(asked(number=number), caller=BANK)
     assert Counter(bounded.codes) == {None: 4, "rate_limited": PER_MINUTE}
+
+
+def test_what_comes_too_late_counts_towards_no_limit(bounded: Bounded) -> None:
+    """Nothing of it was to be signed; whoever asks again in time has all of its share."""
+    for number in range(10):
+        (late,) = bounded.sign(asked(number=number), caller=BANK, within_s=0)
+        assert isinstance(late, Refused)
+        assert late.error.code == "deadline_exceeded"
+    outcomes = [bounded.sign(asked(number=number), caller=BANK)[0] for number in range(4)]
+    assert all(isinstance(outcome, Signed) for outcome in outcomes)

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from signer import logs
-from signer.api.refusals import WINDOW_S, Refusal, RefusalLog
+from signer.api.refusals import Refusal, RefusalLog
 from signer.errors import AuditUnavailableError
 from signer.metrics import Metrics
 from signer.ports import AuditEntry
+from signer.refusal_bounds import WINDOW_S
 from tests.integration.http_support import captured_log, eventually
 from tests.simulators import SimulatedAuditLog
 
@@ -31,7 +34,7 @@ class Clock:
 def refusal_log(audit: SimulatedAuditLog, clock: Clock) -> Iterator[tuple[RefusalLog, Metrics]]:
     metrics = Metrics(CollectorRegistry())
     clocks = (lambda: datetime.now(UTC), clock)
-    made = RefusalLog(audit, metrics.auth, logs.get("test"), PER_MINUTE, clocks)
+    made = RefusalLog(audit, metrics, logs.get("test"), PER_MINUTE, clocks)
     try:
         yield made, metrics
     finally:
@@ -87,6 +90,35 @@ def test_what_audit_did_not_take_is_told_later() -> None:
     with refusal_log(audit, clock) as (log, _):
         log.add(Refusal("token_expired", "192.0.2.1"))
     assert [entry.detail for entry in audit.entries] == ["1 more refusals with this code, not recorded one by one"]
+
+
+@pytest.mark.parametrize(
+    "noise", [Refusal("credentials_missing", "203.0.113."), Refusal("not_authorised", None, "", "jwt:iss#")]
+)
+def test_no_noise_hides_a_killed_caller(noise: Refusal) -> None:
+    """Neither of those who prove nothing, nor of strangers of many names; what is beyond its share is told by name."""
+    audit = SimulatedAuditLog()
+    with refusal_log(audit, Clock()) as (log, metrics):
+        for number in range(20 * PER_MINUTE):
+            caller = None if noise.caller is None else f"{noise.caller}{number}"
+            log.add(replace(noise, peer=f"{noise.peer}{number}", caller=caller))
+        for _ in range(PER_MINUTE + 2):
+            log.add(Refusal("caller_killed", "10.0.0.1", "request-1", caller="spiffe://bank/stolen"))
+    found = [(entry.operation, entry.caller, entry.detail) for entry in records(audit, "caller_killed")]
+    assert found[:-1] == [("admit", "spiffe://bank/stolen", None)] * PER_MINUTE
+    assert found[-1] == ("admit", "spiffe://bank/stolen", "2 more refusals with this code, not recorded one by one")
+    assert (
+        metrics.registry.get_sample_value("signer_policy_refusals_total", {"code": "caller_killed"}) == PER_MINUTE + 2
+    )
+
+
+def test_a_caller_that_audit_did_not_take_is_told_by_name() -> None:
+    """The minute's record has the name that the lost one had."""
+    audit = SimulatedAuditLog()
+    audit.fail_next(AuditUnavailableError("disk full"))
+    with refusal_log(audit, Clock()) as (log, _):
+        log.add(Refusal("caller_killed", "10.0.0.1", caller="spiffe://bank/stolen"))
+    assert [(entry.caller, (entry.detail or "")[:6]) for entry in audit.entries] == [("spiffe://bank/stolen", "1 more")]
 
 
 def test_closing_writes_what_was_noted() -> None:
