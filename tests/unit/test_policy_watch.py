@@ -29,11 +29,17 @@ class SlowAuditLog(SimulatedAuditLog):
     """Takes its time over each append."""
 
     takes_s = 0.0
+    failed = 0
+    """How many calls did."""
 
     def append(self, entries: Sequence[AuditEntry]) -> list[str]:
         """Append them then."""
         time.sleep(self.takes_s)
-        return super().append(entries)
+        try:
+            return super().append(entries)
+        except AuditUnavailableError:
+            self.failed += 1
+            raise
 
 
 class Watched:
@@ -172,7 +178,7 @@ def test_what_is_not_on_record_at_the_end_is_tried_once_more(watched: Watched) -
     watched.watch.start()
     watched.audit.fail_next(AuditUnavailableError("disk full"))
     watched.kills.kill(KEY, KILL)
-    until(lambda: not watched.allows(), 1.0)
+    until(lambda: not watched.allows() and watched.audit.failed == 1, 1.0)
     watched.watch.close()
     assert watched.operations()[-1] == "policy.killed"
 
