@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -45,8 +46,8 @@ def accepted_still(scope: Scope) -> Callable[[], None]:
 
 def body_is_whole(scope: Scope) -> bool:
     """Tell whether the whole body of a request has been received, as that of most has when its head is looked at."""
-    cycle: RequestResponseCycle = scope["state"][_CYCLE]
-    return not cycle.more_body
+    cycle: RequestResponseCycle | None = scope["state"][_CYCLE]()
+    return cycle is not None and not cycle.more_body
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -117,7 +118,8 @@ class HttpProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._has_cycle = True
-            self.scope["state"][_CYCLE] = self.cycle
+            # The cycle holds the scope: each would keep the other until the collector comes.
+            self.scope["state"][_CYCLE] = weakref.ref(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Pass it on."""
