@@ -23,7 +23,7 @@ from tests.integration.http_support import (
     running,
 )
 from tests.integration.tls_support import BAD_LISTS, SPIFFE, Files, client, is_let_in, is_still_let_in, refusals, sign
-from tests.pki import Authority, Holder, server_certificate, uri
+from tests.pki import DAY, Authority, Holder, server_certificate, uri
 
 
 @pytest.fixture
@@ -112,6 +112,29 @@ def test_a_list_that_comes_before_its_time_is_taken_when_it_has_come(
     assert len(entrance.log_lines("tls.reload_refused")) == 1
     assert entrance.sample("signer_tls_reloads_total", outcome="refused") == 1
     assert len(readings) == 1
+
+
+def test_what_changes_while_it_is_read_is_not_told_of(
+    entrance: Entrance, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be half of it: neither in force, nor does the metric say when it ends."""
+    ends, read, readings = (
+        entrance.sample("signer_tls_expires_timestamp_seconds", file="client_crl"),
+        tls_files.read,
+        [],
+    )
+
+    def written_meanwhile(settings: TlsSettings) -> Material:
+        material = read(settings)
+        readings.append(material)
+        files.replace(files.client_crl, files.client_crl.read_bytes())
+        return material
+
+    monkeypatch.setattr(tls_files, "read", written_meanwhile)
+    files.replace(files.client_crl, files.root.crl(next_update=3 * DAY))
+    eventually(lambda: len(readings) >= 2)
+    assert entrance.sample("signer_tls_expires_timestamp_seconds", file="client_crl") == ends
+    assert entrance.sample("signer_tls_reloads_total", outcome="taken") == 0
 
 
 def test_files_that_are_put_back_are_no_trouble(entrance: Entrance, files: Files) -> None:
