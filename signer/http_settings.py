@@ -84,7 +84,7 @@ class JwtSettings(Section):
     leeway_s: float = Field(default=30.0, ge=0, le=120)
     """How far the issuer's clock may differ from ours."""
     max_lifetime_s: float = Field(default=86_400.0, gt=0, le=31_536_000)
-    """From `iat` to `exp`; a longer-lived token is refused."""
+    """From `iat` to `exp`, give or take `leeway_s`; a longer-lived token is refused."""
     refresh_s: float = Field(default=300.0, gt=0, le=86_400)
     """How often the keys are fetched."""
     max_stale_s: float = Field(default=86_400.0, gt=0, le=604_800)

@@ -12,7 +12,7 @@ from typing import Final
 from starlette.responses import Response
 
 from signer.api.exchange import Exchange
-from signer.errors import DeadlineExceededError, SignerError
+from signer.errors import DeadlineExceededError
 from signer.signing import Call, SigningService
 from signer.work import Outcome
 
@@ -97,7 +97,7 @@ class Groups:
                 continue
             try:
                 waiting.exchange.require_client()
-            except SignerError as error:
+            except Exception as error:  # noqa: BLE001 - out of the queue already: it would wait for ever
                 waiting.answer.set_exception(error)
             else:
                 group.append(waiting)

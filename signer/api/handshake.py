@@ -105,11 +105,11 @@ class TlsGate(asyncio.Protocol):
         self._lost = True
 
     async def _shake_hands(self, raw: asyncio.Transport) -> None:
-        context = self._config.material.context
+        material = self._config.material.current
         peer = str((raw.get_extra_info("peername") or ("unknown",))[0])
         try:
             transport = await asyncio.get_running_loop().start_tls(
-                raw, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
+                raw, self, material.context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
             )
         except OSError as error:
             self._refuse(error, peer)
@@ -118,11 +118,11 @@ class TlsGate(asyncio.Protocol):
             self._config.gates.discard(self)
         if transport is None or self._lost:
             return
-        if context is not self._config.material.context:
+        if not self._config.material.current.judges_as(material):
             transport.abort()  # other files came into force meanwhile: this client may be one they revoke
             return
         http = self._make_http()
-        http.judge = partial(self._config.material.require_accepted, context)
+        http.judge = partial(self._config.material.require_accepted, material)
         transport.set_protocol(http)
         http.connection_made(transport)
         if self._early:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from signer.api.admission import Admission
-from signer.api.auth_errors import CertificateRevokedError, CertificateUnverifiedError
+from signer.api.auth_errors import CertificateRevokedError
 from signer.api.bodies import UnfinishedBodies
 from signer.api.body import read_json_body
 from signer.api.exchange import ENTRANCE, Exchange
@@ -74,7 +74,7 @@ class Intake:
             with self._admission.admit():
                 answer = await answering(body, exchange)
         except SignerError as error:
-            if isinstance(error, CertificateRevokedError | CertificateUnverifiedError):
+            if isinstance(error, CertificateRevokedError):
                 self._authenticator.refuse(request, error, exchange.origin.caller)
             return self._refuse(exchange, error)
         except asyncio.CancelledError:  # the server closes, and its patience has run out

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -45,8 +46,8 @@ def accepted_still(scope: Scope) -> Callable[[], None]:
 
 def body_is_whole(scope: Scope) -> bool:
     """Tell whether the whole body of a request has been received, as that of most has when its head is looked at."""
-    cycle: RequestResponseCycle = scope["state"][_CYCLE]
-    return not cycle.more_body
+    cycle: RequestResponseCycle | None = scope["state"][_CYCLE]()
+    return cycle is not None and not cycle.more_body
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -57,8 +58,9 @@ class HttpProtocol(HttpToolsProtocol):
         # uvicorn would count by it too, but answer in its own form, and only whoever sends a request.
         self._max_connections, self.limit_concurrency = self.limit_concurrency, None
         self._head_bytes = 0
+        """Of a head, or of what brings no body behind one: trailers, and what stands around chunks."""
         self._in_head = True
-        self._has_ended = False
+        self._has_come_further = False
         self._is_lingering = False
         self._has_cycle = False
         self._head_timer: asyncio.TimerHandle | None = None
@@ -89,7 +91,7 @@ class HttpProtocol(HttpToolsProtocol):
         rest = data
         while rest and not self._is_ending():
             # No more than a head may still have: in however many pieces it comes, it is refused at the same octet.
-            room = MAX_HEAD_BYTES - self._head_bytes if self._in_head else MAX_HEAD_BYTES
+            room = MAX_HEAD_BYTES - self._head_bytes
             rest = self._feed(rest[:room]) + rest[room:]
         if not self._is_ending() and (self._in_head or (self._has_cycle and self.cycle.response_complete)):
             self._expect_head()
@@ -103,20 +105,35 @@ class HttpProtocol(HttpToolsProtocol):
             # ASGI TLS extension, version 0.2: leaf first, PEM.
             self.scope["extensions"] = {"tls": {"client_cert_chain": self._client_chain}}
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer is none, or it would be believed like one (RFC 9110, section 6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """From here on it is a request, and the routes decide about its body."""
-        self._head_bytes, self._in_head = 0, False
+        self._come_further()
+        self._in_head = False
         self._expect_no_head()
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._has_cycle = True
-            self.scope["state"][_CYCLE] = self.cycle
+            # The cycle holds the scope: each would keep the other until the collector comes.
+            self.scope["state"][_CYCLE] = weakref.ref(self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """Pass it on."""
+        self._come_further()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End the request, unless the parser took its body for another protocol."""
-        self._has_ended = True
+        self._come_further()
         if not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def _come_further(self) -> None:
+        self._head_bytes, self._has_come_further = 0, True
 
     def _expect_head(self) -> None:
         """Start the clock; it then runs on whatever arrives, or a client could send an octet now and then for ever."""
@@ -139,7 +156,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> bytes:
         """Give what is still to be read."""
-        self._has_ended = False
+        self._has_come_further = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -147,8 +164,8 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(_MALFORMED)
         else:
-            # Where another request ended in `data`, what is left of it is of a head that has just begun.
-            if self._in_head and not self._has_ended:
+            # Else what is left of it is of a body, of trailers or of the next head, and has just begun.
+            if not self._has_come_further:
                 self._head_bytes += len(data)
             if self._head_bytes >= MAX_HEAD_BYTES:
                 self._refuse(_HEAD_TOO_LARGE, linger_s=_LINGER_S)
@@ -172,7 +189,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem, *, linger_s: float = 0.0) -> None:
         """Answer and hang up; not at once, where the client is still sending: a reset would destroy the answer."""
-        if not self._owes_an_answer():
+        if not self._has_answered() and not self._owes_an_answer():
             body = problem.body(None)
             headers = {"content-type": PROBLEM_MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
             lines = [f"{name}: {value}\r\n" for name, value in (headers | problem.headers()).items()]
@@ -180,9 +197,20 @@ class HttpProtocol(HttpToolsProtocol):
         if linger_s:
             self._is_lingering = True
             self._expect_no_head()
+            self._drop_request()
             self.loop.call_later(linger_s, self.transport.close)
         else:
             self.transport.close()
+
+    def _drop_request(self) -> None:
+        # Whoever works on a request that is still being read has no answer to give any more.
+        if self._has_cycle and not self._in_head and self.cycle.more_body:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _has_answered(self) -> bool:
+        # Some requests are answered before they have been read: a second answer would be taken for that to the next.
+        return self._has_cycle and not self._in_head and self.cycle.response_started
 
     def _owes_an_answer(self) -> bool:
         # A complete request before this one is still being signed: the client would take the refusal for its answer.

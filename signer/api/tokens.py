@@ -107,7 +107,7 @@ class TokenVerifier:
         if now_s >= _seconds(claims, "exp") + leeway_s:
             msg = "the token has expired"
             raise TokenExpiredError(msg)
-        if _seconds(claims, "exp") - _seconds(claims, "iat") > self._settings.max_lifetime_s:
+        if _seconds(claims, "exp") - _seconds(claims, "iat") > self._settings.max_lifetime_s + leeway_s:
             msg = "the token is valid for longer than any that is taken here"
             raise TokenLifetimeError(msg)
         starts_s = max(_seconds(claims, name) for name in ("iat", "nbf") if name in claims)

@@ -1,10 +1,12 @@
 """Connections are few and short-lived: whoever opens many, or says nothing on them, takes nothing from signing."""
 
+import gc
 import resource
 import threading
 from contextlib import ExitStack
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from signer.api import protocol
 from signer.api.protocol import HttpProtocol
@@ -141,3 +143,17 @@ def test_signing_longer_than_a_head_may_take_is_fine(monkeypatch: pytest.MonkeyP
         threading.Event().wait(0.3)
         connection.send(GET_LIVE)
         assert connection.answer()[0] == 200
+
+
+def test_what_was_known_of_a_request_goes_with_it() -> None:
+    """Nothing of it is left for the collector of cycles, which would halt every thread for them."""
+    with running() as entrance:
+        assert entrance.sign().status_code == 200
+        gc.collect()
+        gc.disable()
+        try:
+            assert {entrance.sign(transaction_id=f"T-{number}").status_code for number in range(20)} == {200}
+            left = sum(isinstance(known, RequestResponseCycle) for known in gc.get_objects())
+        finally:
+            gc.enable()
+    assert left <= 2  # the connection holds its last request

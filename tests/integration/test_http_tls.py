@@ -1,7 +1,6 @@
 """TLS in the service itself: files change under way, handshakes are bounded, and no session outlives its files."""
 
 import http.client
-import json
 import socket
 import ssl
 import threading
@@ -13,18 +12,18 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from signer.api import handshake
+from signer.api import handshake, tls_files
+from signer.api.tls_files import Material
+from signer.http_settings import TlsSettings
 from tests.integration.http_support import (
     CALLERS,
     PATIENCE_S,
     Entrance,
-    RawConnection,
     eventually,
     running,
-    signing_request,
 )
 from tests.integration.tls_support import BAD_LISTS, SPIFFE, Files, client, is_let_in, is_still_let_in, refusals, sign
-from tests.pki import Authority, Holder, server_certificate, uri
+from tests.pki import DAY, Authority, Holder, server_certificate, uri
 
 
 @pytest.fixture
@@ -90,35 +89,17 @@ def test_a_bad_revocation_list_changes_nothing(
     assert "canary" not in entrance.log.getvalue()
 
 
-@pytest.mark.parametrize("revoked", [True, False])
-def test_an_open_request_is_accepted_anew_or_not_at_all(
-    entrance: Entrance, files: Files, honest: Holder, *, revoked: bool
-) -> None:
-    """Its head came under the old files, the rest of its body under others: nothing is signed, and it is on record."""
-    body = json.dumps(signing_request()).encode()
-    with (
-        socket.create_connection(("127.0.0.1", entrance.port), timeout=PATIENCE_S) as raw,
-        RawConnection(files.context(honest).wrap_socket(raw, server_hostname="localhost")) as connection,
-    ):
-        connection.post({"Content-Type": "application/json", "Content-Length": str(len(body))}, body[:9])
-        eventually(lambda: entrance.sample("signer_http_unfinished_bodies") == 1)
-        files.replace(files.client_crl, files.root.crl(*([honest] if revoked else [])))
-        eventually(lambda: entrance.sample("signer_tls_reloads_total", outcome="taken") == 1)
-        connection.send(body[9:])
-        status, headers, problem = connection.answer()
-        assert connection.is_closed()
-    expected = (401, "certificate_revoked", False) if revoked else (503, "certificate_unverified", True)
-    assert (status, problem["code"], problem["retryable"]) == expected
-    assert headers["connection"] == "close"
-    assert entrance.key_ring.signed == []
-    eventually(lambda: refusals(entrance) == [problem["code"]])
-    assert is_let_in(entrance, files.context(honest)) is not revoked
-
-
 def test_a_list_that_comes_before_its_time_is_taken_when_it_has_come(
-    entrance: Entrance, files: Files, honest: Holder
+    entrance: Entrance, files: Files, honest: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused, told once, shown in readiness and as a gauge; and looked at again until the clock has reached it."""
+    """Refused, told once, shown in readiness and as a gauge; read once, and compared with the clock until then."""
+    readings, read = list[Material](), tls_files.read
+
+    def noted(settings: TlsSettings) -> Material:
+        readings.append(read(settings))
+        return readings[-1]
+
+    monkeypatch.setattr(tls_files, "read", noted)
     files.replace(files.client_crl, files.root.crl(honest, updated=timedelta(seconds=2)))
     eventually(lambda: entrance.sample("signer_tls_stale") == 1)
     assert is_let_in(entrance, files.context(honest))
@@ -130,6 +111,30 @@ def test_a_list_that_comes_before_its_time_is_taken_when_it_has_come(
     assert (entrance.sample("signer_tls_stale"), entrance.readiness.warnings()) == (0, ())
     assert len(entrance.log_lines("tls.reload_refused")) == 1
     assert entrance.sample("signer_tls_reloads_total", outcome="refused") == 1
+    assert len(readings) == 1
+
+
+def test_what_changes_while_it_is_read_is_not_told_of(
+    entrance: Entrance, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be half of it: neither in force, nor does the metric say when it ends."""
+    ends, read, readings = (
+        entrance.sample("signer_tls_expires_timestamp_seconds", file="client_crl"),
+        tls_files.read,
+        [],
+    )
+
+    def written_meanwhile(settings: TlsSettings) -> Material:
+        material = read(settings)
+        readings.append(material)
+        files.replace(files.client_crl, files.client_crl.read_bytes())
+        return material
+
+    monkeypatch.setattr(tls_files, "read", written_meanwhile)
+    files.replace(files.client_crl, files.root.crl(next_update=3 * DAY))
+    eventually(lambda: len(readings) >= 2)
+    assert entrance.sample("signer_tls_expires_timestamp_seconds", file="client_crl") == ends
+    assert entrance.sample("signer_tls_reloads_total", outcome="taken") == 0
 
 
 def test_files_that_are_put_back_are_no_trouble(entrance: Entrance, files: Files) -> None:

@@ -230,6 +230,22 @@ def test_who_has_gone_while_it_waited_is_not_signed(requests: Requests) -> None:
     assert requests.simulation.audit.sizes == [1, 1]
 
 
+def test_who_cannot_be_asked_about_is_told_too(requests: Requests) -> None:
+    """Whether a client is still accepted may meet a defect: its request has left the queue, and so have others."""
+
+    def defect() -> bool:
+        msg = "a defect"
+        raise RuntimeError(msg)
+
+    with requests.simulation.key_ring.held() as hold:
+        fill(requests, hold)
+        before, odd, behind = requests.send(1), requests.send(2, is_gone=defect), requests.send(3)
+        requests.until_waiting(3)
+    with pytest.raises(RuntimeError):
+        odd.result(PATIENCE_S)
+    assert all(isinstance(future.result(PATIENCE_S), Signed) for future in (before, behind))
+
+
 def test_what_cannot_be_read_fails_alone(requests: Requests) -> None:
     """A request may end before it asks for a signature; what it may not is to ask for two."""
 
