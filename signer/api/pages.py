@@ -3,7 +3,9 @@
 The scripts come out of the package `fastapi-swagger`, of which nothing else is used.
 """
 
+from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from types import MappingProxyType
 from typing import Final
 
@@ -37,14 +39,14 @@ tr:target { background: #ffd }
 
 
 class Pages:
-    """Pages and their files, all in memory."""
+    """Pages and their files; Swagger UI's 2 MB are read for who asks, which is seldom."""
 
     def __init__(self) -> None:
         resources = files("fastapi_swagger") / "resources"
-        self._assets = MappingProxyType(
+        self._assets: Mapping[str, tuple[bytes | Traversable, str]] = MappingProxyType(
             {
-                "swagger-ui-bundle.js": ((resources / "swagger-ui-bundle.js").read_bytes(), "text/javascript"),
-                "swagger-ui.css": ((resources / "swagger-ui.css").read_bytes(), "text/css"),
+                "swagger-ui-bundle.js": (resources / "swagger-ui-bundle.js", "text/javascript"),
+                "swagger-ui.css": (resources / "swagger-ui.css", "text/css"),
                 "start.js": (_START, "text/javascript"),
                 "errors.css": (_STYLE, "text/css"),
             }
@@ -67,7 +69,8 @@ class Pages:
 
     async def get_asset(self, request: Request) -> Response:
         """Give a file that a page needs."""
-        body, media_type = self._assets[request.url.path.rpartition("/")[2]]
+        content, media_type = self._assets[request.url.path.rpartition("/")[2]]
+        body = content if isinstance(content, bytes) else content.read_bytes()
         return cached_response(request, body, media_type, _MAX_AGE_S)
 
 

@@ -16,7 +16,7 @@ _PRAGMAS: Final = (
     # Pages: a commit copies none into the database, `tidying` does; this is for when it cannot keep up.
     "wal_autocheckpoint = 16384",
     # KiB: the inner pages of an index over a million names. 64 MiB were no faster, and filled like a leak for hours.
-    "cache_size = -8192",
+    "cache_size = -4096",
 )
 
 
