@@ -74,7 +74,7 @@ def test_connections_that_break_are_made_again(ledger: DynamodbLedger, faults: A
 
 def test_waiting_ends_with_the_time_of_a_commit(emulator: Emulator, table: str, clock: Clock) -> None:
     """Throttled for good, the ledger says so, and is healthy again with the next write; it keeps nobody waiting."""
-    with closing(open_table(emulator.url, table, clock, commit_timeout_s=0.5)) as ledger:
+    with closing(open_table(emulator.url, table, clock, commit_timeout_s=1.5)) as ledger:
         faults = AwsFaults(ledger.client)
         with faults.refused("TransactWriteItems", "ThrottlingException"):
             with pytest.raises(LedgerUnavailableError, match="ThrottlingException"):

@@ -118,7 +118,8 @@ def test_sigterm_ends_the_demo_and_its_children(tmp_path: Path, moment: str) -> 
         (directory / moment).unlink(missing_ok=True)
         demo = start_demo(directory, "--keep")
         until_s = time.monotonic() + 60
-        while not (directory / moment).exists():
+        # A child's log is there before the child is.
+        while not ((directory / moment).exists() and children_of(demo.pid)):
             assert demo.poll() is None, demo.communicate()
             assert time.monotonic() < until_s
             time.sleep(0.02)
