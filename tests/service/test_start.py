@@ -190,8 +190,9 @@ def test_a_locked_ledger_makes_it_not_ready_until_it_is_free(stack: Stack) -> No
     with running(stack):
         with closing(sqlite3.connect(stack.directory / "ledger.sqlite3", isolation_level=None)) as holder:
             holder.execute("BEGIN EXCLUSIVE")
-            until(lambda: not ready(stack), "not ready")
-            assert "ledger" in httpx.get(f"{stack.http_url}/readyz").text
+            # A probe that is late on a busy machine is a reason, too, and passes.
+            until(lambda: "ledger" in httpx.get(f"{stack.http_url}/readyz").text, "not ready because of the ledger")
+            assert not ready(stack)
             holder.execute("ROLLBACK")
         until(lambda: ready(stack), "ready again")
         assert sign(stack, "AFTER").status_code == 200
