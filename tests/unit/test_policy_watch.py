@@ -178,7 +178,8 @@ def test_what_is_not_on_record_at_the_end_is_tried_once_more(watched: Watched) -
     watched.watch.start()
     watched.audit.fail_next(AuditUnavailableError("disk full"))
     watched.kills.kill(KEY, KILL)
-    until(lambda: not watched.allows() and watched.audit.failed == 1, 1.0)
+    until(lambda: not watched.allows(), 1.0)
+    until(lambda: watched.audit.failed == 1, 20.0)
     watched.watch.close()
     assert watched.operations()[-1] == "policy.killed"
 
