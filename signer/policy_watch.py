@@ -18,7 +18,7 @@ from signer.policy_file import parse_policy, read_bytes
 from signer.policy_kills import parse_kills
 from signer.policy_recorder import Noted, PolicyRecorder
 from signer.ports import AuditLog
-from signer.refusal_bounds import RefusalBounds
+from signer.refusal_bounds import PER_MINUTE, RefusalBounds
 from signer.work import timestamp
 
 LOOK_INTERVAL_S: Final = 0.25
@@ -34,7 +34,7 @@ class PolicySource:
     """None: it is `built_in`."""
     kill_file: Path
     built_in: Policy
-    audited_refusals_per_minute: int = 60
+    audited_refusals_per_minute: int = PER_MINUTE
     """Of one caller."""
 
 
